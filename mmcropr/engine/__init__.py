@@ -1,0 +1,3 @@
+# Copyright (c) mmcropr contributors.
+from .hooks import *  # noqa: F401,F403
+from .optimizers import *  # noqa: F401,F403

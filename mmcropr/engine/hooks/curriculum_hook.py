@@ -1,0 +1,100 @@
+# Copyright (c) mmcropr contributors.
+from fractions import Fraction
+from typing import Optional, Tuple
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch import nn
+
+from mmcropr.models.backbones import CroprViT
+from mmcropr.models.heads import AuxiliaryHead
+from mmcropr.registry import HOOKS
+
+
+def curriculum(step: int, total: int, share: float = 0.5) -> Fraction:
+    """Share of the full pruning rate at a step of a run.
+
+    The first ``int(total * share)`` steps go linearly from 0 to 1, both ends
+    included, all later ones are at 1: for E epochs that is
+    linspace(0, R, E / 2)[e], then R (Token Cropr, Sec. 4.2).
+    """
+    ramp = int(total * share)
+    if step >= ramp:
+        return Fraction(1)
+    return Fraction(step, ramp - 1) if ramp > 1 else Fraction(0)
+
+
+def find_backbone(model: nn.Module) -> CroprViT:
+    """The CroprViT of a model, also inside (nested) model wrappers.
+
+    Raises:
+        ValueError: If there is none, or more than one.
+    """
+    while is_model_wrapper(model):
+        model = model.module
+    found = [m for m in model.modules() if isinstance(m, CroprViT)]
+    if len(found) != 1:
+        raise ValueError(f'{type(model).__name__} has {len(found)} '
+                         'mmcropr.CroprViT backbones where 1 is expected.')
+    return found[0]
+
+
+@HOOKS.register_module()
+class PruningCurriculumHook(Hook):
+    """Raise the pruning rate from 0 to its full value in the first part of
+    training (Token Cropr, Sec. 4.2). Evaluation is at the full rate always.
+
+    The rate depends on the current epoch or iteration alone, so a resumed run
+    goes on where it was. Before the run, reducers and auxiliary head are
+    checked against each other. Without a reducer it does nothing.
+
+    Args:
+        share: Part of the run in which the rate rises, in [0, 1]; 0 trains at
+            the full rate from the start.
+        by_epoch: Whether the rate rises by epoch or by iteration; by default
+            as the training loop counts.
+
+    Raises:
+        ValueError: If ``share`` is not in [0, 1].
+    """
+
+    priority = 'NORMAL'
+
+    def __init__(self,
+                 share: float = 0.5,
+                 by_epoch: Optional[bool] = None) -> None:
+        if not 0 <= share <= 1:
+            raise ValueError(f'share must be in [0, 1], got {share}')
+        self.share, self.by_epoch = share, by_epoch
+
+    def before_train(self, runner: Runner) -> None:
+        backbone = find_backbone(runner.model)
+        heads = [
+            m for m in runner.model.modules() if isinstance(m, AuxiliaryHead)
+        ]
+        learns = any(reducer.auxiliary for reducer in backbone.reducers)
+        if learns and not heads:
+            raise ValueError(
+                f'{type(backbone.reducers[0]).__name__} learns its queries '
+                'through an auxiliary head, and the model has none: add '
+                "auxiliary_head=dict(type='mmcropr.CroprSegHead', "
+                f'num_modules={backbone.num_modules}, ...).')
+        for head in heads:
+            head.check_modules(backbone.num_modules)
+
+    def before_train_iter(self,
+                          runner: Runner,
+                          batch_idx: int,
+                          data_batch: Optional[dict] = None) -> None:
+        step, total = self._position(runner)
+        find_backbone(runner.model).set_progress(
+            curriculum(step, total, self.share))
+
+    def _position(self, runner: Runner) -> Tuple[int, int]:
+        by_epoch = self.by_epoch
+        if by_epoch is None:
+            by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
+        if by_epoch:
+            return runner.epoch, runner.max_epochs
+        return runner.iter, runner.max_iters

@@ -1,0 +1,4 @@
+# Copyright (c) mmcropr contributors.
+from .layer_decay import LayerDecayOptimWrapperConstructor
+
+__all__ = ['LayerDecayOptimWrapperConstructor']

@@ -1,0 +1,115 @@
+# Copyright (c) mmcropr contributors.
+"""From a config's ``arch`` to a plain timm ViT."""
+import difflib
+from typing import Any, Optional, Tuple, Union
+
+import timm
+from timm.layers import PatchEmbed
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.eva import Eva, EvaBlock
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import nn
+
+PLAIN_MODULES = ('timm.models.vision_transformer', 'timm.models.deit',
+                 'timm.models.eva')
+PLAIN_CLASSES = (VisionTransformer, VisionTransformerDistilled, Eva)
+PLAIN_BLOCKS = (Block, EvaBlock)
+FAMILIES = {'vit': VisionTransformer, 'eva': Eva}
+
+
+def check_arch_name(arch: str) -> None:
+    """Raise a ValueError unless timm knows ``arch`` as a plain ViT."""
+    name = arch.split('.')[0]
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), n=3)
+        raise ValueError(
+            f'arch={arch!r} is no model of timm {timm.__version__}. '
+            f'Close names: {", ".join(close) or "none"}. See '
+            'timm.list_models().')
+    module = timm.model_entrypoint(name).__module__
+    if module not in PLAIN_MODULES:
+        raise ValueError(
+            f'arch={arch!r} ({module}) is no plain ViT. Token reduction needs '
+            'one sequence of patches from the first block to the last: timm\'s'
+            ' VisionTransformer (DeiT, AugReg, MAE, CLIP, DINOv2) and Eva '
+            '(EVA, EVA-02, DINOv3) families.')
+
+
+def check_plain(vit: nn.Module, arch: Any) -> None:
+    """Raise a ValueError if a model does something that a token sequence of
+    changing length would break."""
+    blocks = {type(block) for block in getattr(vit, 'blocks', ())}
+    odd = blocks - set(PLAIN_BLOCKS)
+    reason = None
+    if type(vit) not in PLAIN_CLASSES:
+        reason = f'its class is {type(vit).__name__}'
+    elif odd:
+        reason = ('its blocks are '
+                  f'{", ".join(sorted(cls.__name__ for cls in odd))}')
+    elif type(vit.patch_embed) is not PatchEmbed:
+        reason = f'its patch embedding is {type(vit.patch_embed).__name__}'
+    elif not isinstance(vit.patch_drop, (nn.Identity, type(None))):
+        reason = 'it drops patches by itself (patch_drop_rate)'
+    if reason:
+        raise ValueError(f'arch={arch!r} is no plain ViT: {reason}; '
+                         'mmcropr runs Block and EvaBlock sequences only.')
+
+
+def build_vit(arch: Union[str, dict],
+              img_size: Tuple[int, int],
+              patch_size: Optional[int] = None,
+              in_channels: int = 3,
+              drop_path_rate: float = 0.) -> nn.Module:
+    """Build the timm model of a backbone, without pretrained weights.
+
+    It has no classifier and no pooling, so its ``norm`` is the final norm of
+    every token, and it takes images of any size.
+
+    Args:
+        arch: A timm name, or ``dict(family='vit' | 'eva', embed_dim=...,
+            depth=..., num_heads=..., **timm's keywords)``.
+        img_size: Height and width in pixels, multiples of the patch size.
+        patch_size: In pixels; the model's own by default.
+        in_channels: Channels of the image.
+        drop_path_rate: Stochastic depth of the last block, linear from 0.
+
+    Raises:
+        ValueError: If ``arch`` is unknown or no plain ViT, or ``img_size`` is
+            no multiple of the patch size.
+    """
+    kwargs = dict(
+        img_size=img_size,
+        in_chans=in_channels,
+        num_classes=0,
+        global_pool='',
+        drop_path_rate=drop_path_rate,
+        dynamic_img_size=True)
+    if patch_size is not None:
+        kwargs['patch_size'] = patch_size
+    if isinstance(arch, str):
+        check_arch_name(arch)
+        if 'distilled' in arch:
+            # This class has no other pooling; features are the same.
+            kwargs['global_pool'] = 'token'
+        vit = timm.create_model(arch, pretrained=False, **kwargs)
+    else:
+        sizes = dict(arch)
+        family = sizes.pop('family', None)
+        missing = {'embed_dim', 'depth', 'num_heads'} - set(sizes)
+        if family not in FAMILIES or missing:
+            raise ValueError(
+                f"arch={arch!r} needs family='vit' or 'eva', embed_dim, depth "
+                'and num_heads; other keys are keywords of the timm class.')
+        vit = FAMILIES[family](**{**kwargs, **sizes})
+    check_plain(vit, arch)
+    patch = vit.patch_embed.patch_size
+    if any(size % p for size, p in zip(img_size, patch)):
+        raise ValueError(
+            f'img_size={img_size} must be a multiple of the patch size '
+            f'{patch}. Images of other sizes are padded; this is the size '
+            'that position embeddings and the schedule refer to.')
+    # mmdet's NumClassCheckHook would compare it with the data set's classes.
+    del vit.num_classes
+    # mmengine would otherwise initialise the model anew, over its weights.
+    vit.is_init = True
+    return vit

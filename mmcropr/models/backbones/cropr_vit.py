@@ -1,0 +1,267 @@
+# Copyright (c) mmcropr contributors.
+from fractions import Fraction
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+
+from mmengine.logging import print_log
+from mmengine.model import BaseModule
+from timm.layers import resample_abs_pos_embed
+from torch import Tensor, nn
+
+from mmcropr.registry import MODELS
+from mmcropr.structures import FeatureMaps, TokenState
+
+from ..reducers.base import TokenReducer
+from ..reducers.schedule import Progress, PruningSchedule
+from .arch import build_vit
+from .pretrained import load_pretrained
+from .trunk import Trunk
+
+SCHEDULE_KEYS = ('rate', 'tpr', 'keep', 'modules', 'align')
+
+
+@MODELS.register_module()
+class CroprViT(BaseModule):
+    """A plain timm ViT with a token reducer after its blocks.
+
+    Order: embed, block, reducer, block, reducer, ... Weights of the ViT are
+    under ``vit`` with timm's own keys, the reducers under ``reducers``.
+
+    Args:
+        arch: A timm name of a plain ViT (its VisionTransformer and Eva
+            families), or ``dict(family='vit' | 'eva', embed_dim=..., depth=
+            ..., num_heads=..., **keywords of the timm class)``.
+        img_size: Image size of training in pixels, (H, W) or one number. It
+            sets the position embeddings and the grid that the schedule
+            refers to; images of any size can be given.
+        patch_size: In pixels; the model's own by default. Pretrained patch
+            embeddings are resampled.
+        in_channels: Channels of the image.
+        reducer: Config of the reducer, with the keys of the schedule in it
+            (``rate``, ``tpr`` or ``keep``; ``modules``, ``align``; see
+            :class:`PruningSchedule`). One is built per module. None runs the
+            ViT as it is.
+        out_type: 'featmap' puts all tokens back before the last block (Last
+            Layer Fusion) and returns feature maps, for any head; 'tokens'
+            stops before the last block and returns a :class:`TokenState` for
+            a neck such as ``mmcropr.LLFNeck``.
+        out_indices: With 'featmap', blocks whose maps are returned. Maps of
+            blocks before the last hold pruned patches as they left.
+        pretrained: True for timm's weights of ``arch``, or a ``.pth`` or
+            ``.safetensors`` file (timm, MAE, EVA layouts). Loaded by
+            ``init_weights``, as all of OpenMMLab does before training.
+        drop_path_rate: Stochastic depth, linear from 0. With a reducer the
+            last block, which fuses, has none (Cropr, Sec. 4).
+        frozen_stages: -1 freezes nothing, 0 the embeddings, n also the first
+            n blocks.
+        with_cp: Gradient checkpointing of the blocks.
+        init_cfg: As of every mmengine module.
+
+    Raises:
+        ValueError: For an unknown or non-plain ``arch``, an ``img_size`` off
+            the patch size, a schedule that leaves no patch, or a reducer that
+            needs a class token on a model without one.
+    """
+
+    def __init__(self,
+                 arch: Union[str, dict],
+                 img_size: Union[int, Sequence[int]] = 224,
+                 patch_size: Optional[int] = None,
+                 in_channels: int = 3,
+                 reducer: Optional[dict] = None,
+                 out_type: str = 'featmap',
+                 out_indices: Union[int, Sequence[int]] = -1,
+                 pretrained: Union[bool, str, None] = False,
+                 drop_path_rate: float = 0.,
+                 frozen_stages: int = -1,
+                 with_cp: bool = False,
+                 init_cfg: Union[dict, List[dict], None] = None) -> None:
+        super().__init__(init_cfg)
+        if out_type not in ('featmap', 'tokens'):
+            raise ValueError(f"out_type must be 'featmap' or 'tokens', got "
+                             f'{out_type!r}')
+        size = (img_size, ) * 2 if isinstance(img_size, int) else img_size
+        self.arch, self.pretrained = arch, pretrained
+        self.in_channels, self.out_type = in_channels, out_type
+        self.vit = build_vit(arch, tuple(size), patch_size, in_channels,
+                             drop_path_rate)
+        self.trunk = Trunk(self.vit, with_cp)
+        self.out_indices = self._check_indices(out_indices)
+        self.frozen_stages = self._check_stages(frozen_stages)
+        self._progress: Progress = 1
+        self.schedule: Optional[PruningSchedule] = None
+        self.reducers = nn.ModuleList()
+        if reducer is not None:
+            self._build_reducers(reducer)
+        self._register_load_state_dict_pre_hook(self._resample_pos_embed)
+        self._freeze()
+
+    def _check_indices(self, indices: Union[int, Sequence[int]]) -> tuple:
+        indices = (indices, ) if isinstance(indices, int) else tuple(indices)
+        depth = self.trunk.depth
+        resolved = tuple(i + depth if i < 0 else i for i in indices)
+        if not resolved or any(not 0 <= i < depth for i in resolved):
+            raise ValueError(f'out_indices={indices} are not blocks of a '
+                             f'model of {depth} blocks.')
+        if self.out_type == 'tokens' and resolved != (depth - 1, ):
+            raise ValueError("out_type='tokens' hands over the last block "
+                             f'only; out_indices={indices} needs '
+                             "out_type='featmap'.")
+        return resolved
+
+    def _check_stages(self, stages: int) -> int:
+        if not -1 <= stages <= self.trunk.depth:
+            raise ValueError(f'frozen_stages must be from -1 to '
+                             f'{self.trunk.depth}, got {stages}')
+        return stages
+
+    def _build_reducers(self, reducer: dict) -> None:
+        cfg = dict(reducer)
+        keys = {k: cfg.pop(k) for k in SCHEDULE_KEYS if k in cfg}
+        trunk = self.trunk
+        self.schedule = PruningSchedule(trunk.depth, trunk.grid,
+                                        trunk.num_prefix, **keys)
+        cfg.setdefault('embed_dim', trunk.embed_dim)
+        self.reducers = nn.ModuleList(
+            MODELS.build(dict(cfg)) for _ in self.schedule.modules)
+        for number, module in zip(self.schedule.modules, self.reducers):
+            if module.needs_cls_attention:
+                trunk.watch_cls_attention(number)
+        last = self.vit.blocks[-1]
+        last.drop_path1, last.drop_path2 = nn.Identity(), nn.Identity()
+        print_log(f'{cfg["type"]}: {self.schedule.describe()}', 'current')
+
+    @property
+    def num_modules(self) -> int:
+        """Number of reducers, 0 without token reduction."""
+        return len(self.reducers)
+
+    def set_progress(self, progress: Progress) -> None:
+        """Set the share of the full pruning rate, in [0, 1], that training
+        uses from now on. Evaluation always uses the full rate."""
+        if not 0 <= progress <= 1:
+            raise ValueError(f'progress must be in [0, 1], got {progress}')
+        self._progress = Fraction(progress)
+
+    def lengths(self, grid: Optional[Tuple[int, int]] = None) -> List[int]:
+        """Sequence length after every module, as the next forward has it;
+        empty without a reducer. See :meth:`PruningSchedule.lengths`."""
+        if self.schedule is None:
+            return []
+        progress = self._progress if self.training else 1
+        return self.schedule.lengths(grid, progress)
+
+    def forward(self, image: Tensor) -> Union[TokenState, FeatureMaps]:
+        """Run all blocks, or with 'tokens' all but the last.
+
+        Args:
+            image: (B, C, H, W).
+
+        Returns:
+            A :class:`TokenState`, or :class:`FeatureMaps` with one map
+            (B, D, ceil(H / patch), ceil(W / patch)) per ``out_indices``.
+        """
+        trunk = self.trunk
+        state = trunk.embed(image)
+        plan = self._plan(state.grid)
+        maps = []
+        for number in range(trunk.depth - 1):
+            state = self._step(number, state, plan.get(number))
+            if number in self.out_indices:
+                maps.append(state.to_map(state.full()))
+        if self.out_type == 'tokens':
+            return state
+        if trunk.depth - 1 in self.out_indices:
+            maps.append(state.to_map(state.restore().finish()))
+        return FeatureMaps(maps, state)
+
+    def _plan(self, grid: Tuple[int, int]) -> Dict[int, Tuple[int, int]]:
+        """Block -> (which reducer follows it, length to reach)."""
+        if self.schedule is None:
+            return {}
+        lengths = self.lengths(grid)
+        return {
+            block: (i, lengths[i])
+            for i, block in enumerate(self.schedule.modules)
+        }
+
+    def _step(self, number: int, state: TokenState,
+              plan: Optional[Tuple[int, int]]) -> TokenState:
+        """One block and, after it or between its halves, its reducer."""
+        if plan is None:
+            return self.trunk.block(number, state)
+        state.module, length = plan
+        reducer: TokenReducer = self.reducers[state.module]
+        if reducer.stage == 'attention':
+            state = self.trunk.attention_half(number, state)
+            return self.trunk.mlp_half(number, reducer(state, length))
+        return reducer(self.trunk.block(number, state), length)
+
+    def init_weights(self) -> None:
+        """Load the pretrained weights, then whatever ``init_cfg`` says."""
+        if self.pretrained and not self._is_init:
+            load_pretrained(self.vit, self.pretrained, str(self.arch),
+                            self.in_channels)
+        super().init_weights()
+
+    def _freeze(self) -> None:
+        if self.frozen_stages < 0:
+            return
+        vit = self.vit
+        parts = [vit.patch_embed, vit.norm_pre]
+        parts += vit.blocks[:self.frozen_stages]
+        for part in parts:
+            part.eval()
+            part.requires_grad_(False)
+        for name, parameter in vit.named_parameters(recurse=False):
+            parameter.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> 'CroprViT':
+        super().train(mode)
+        self._freeze()
+        return self
+
+    def get_layer_depth(self,
+                        param_name: str,
+                        prefix: str = '') -> Tuple[int, int]:
+        """Depth of a parameter for layer-wise learning rate decay.
+
+        Args:
+            param_name: Full name of the parameter.
+            prefix: What precedes the name inside this backbone.
+
+        Returns:
+            Depth and number of depths: embeddings 0, block i has i + 1, all
+            else, the reducers included, the last.
+        """
+        num_layers = self.trunk.depth + 2
+        name = param_name[len(prefix):]
+        if name.startswith('vit.blocks.'):
+            return int(name.split('.')[2]) + 1, num_layers
+        if name.startswith(('vit.norm.', 'reducers.')):
+            return num_layers - 1, num_layers
+        if name.startswith('vit.'):
+            return 0, num_layers
+        return num_layers - 1, num_layers
+
+    def fold_queries(self) -> None:
+        """Fold the queries of every reducer into one, for deployment: scores
+        stay as they are; ``num_queries=1`` then describes the model."""
+        for reducer in self.reducers:
+            if hasattr(reducer, 'fold'):
+                reducer.fold()
+
+    def _resample_pos_embed(self, state_dict: dict, prefix: str,
+                            *args: Any) -> None:
+        """Resample position embeddings of a checkpoint of another size."""
+        key, own = f'{prefix}vit.pos_embed', self.vit.pos_embed
+        if key not in state_dict or own is None:
+            return
+        given = state_dict[key]
+        if given.shape[1:] == own.shape[1:] or given.shape[2] != own.shape[2]:
+            return
+        no_embed = getattr(self.vit, 'no_embed_class', False)
+        state_dict[key] = resample_abs_pos_embed(
+            given,
+            new_size=list(self.trunk.grid),
+            num_prefix_tokens=0 if no_embed else self.trunk.num_prefix,
+            verbose=True)

@@ -1,0 +1,145 @@
+# Copyright (c) mmcropr contributors.
+"""Pretrained ViT weights by timm name or from a file."""
+from functools import partial
+from pathlib import Path
+from typing import Dict, List, Union
+
+from mmengine.logging import print_log
+from timm.models import load_pretrained as timm_load_pretrained
+from timm.models import load_state_dict as timm_load_state_dict
+from timm.models.eva import Eva
+from timm.models.eva import checkpoint_filter_fn as eva_filter
+from timm.models.vision_transformer import checkpoint_filter_fn as vit_filter
+from torch import Tensor, nn
+
+StateDict = Dict[str, Tensor]
+# Parts of published checkpoints that a backbone has no use for.
+HEADS = ('head', 'fc_norm', 'attn_pool', 'mask_token', 'lm_head', 'decoder',
+         'head_dist', 'fc.', 'logit_scale', 'text.')
+
+
+def read_checkpoint(path: Union[str, Path]) -> StateDict:
+    """Tensors of a ``.pth`` or ``.safetensors`` file; no code in it is run.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is truncated, no checkpoint, or holds more than
+            tensors and plain data.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'pretrained={str(path)!r}: no such file. '
+                                'Give a .pth or .safetensors file, or '
+                                'pretrained=True for the weights of timm.')
+    try:
+        state = timm_load_state_dict(str(path), weights_only=True)
+    except Exception as error:  # every reader has errors of its own
+        raise ValueError(
+            f'pretrained={str(path)!r} cannot be read as a checkpoint; it may '
+            'be truncated, something else, or contain pickled code. '
+            f'{type(error).__name__}: {error}') from error
+    if not isinstance(state, dict) or not state:
+        raise ValueError(f'pretrained={str(path)!r} holds '
+                         f'{type(state).__name__}, not named tensors.')
+    return state
+
+
+def convert(state: StateDict, vit: nn.Module) -> StateDict:
+    """Published layout -> keys and shapes of ``vit``: timm's own conversions
+    (MAE, DeiT, CLIP, DINO, EVA; embeddings resampled), then what a backbone
+    without pooling needs."""
+    own = 'backbone.vit.'
+    if any(key.startswith(own) for key in state):
+        state = {k[len(own):]: v for k, v in state.items() if own in k}
+    convert_family = eva_filter if isinstance(vit, Eva) else partial(
+        vit_filter, adapt_layer_scale=True)
+    state = convert_family(state, vit)
+    wanted = vit.state_dict()
+    for name in ('weight', 'bias'):
+        norm, fc_norm = f'norm.{name}', f'fc_norm.{name}'
+        if norm in wanted and norm not in state and fc_norm in state:
+            state[norm] = state.pop(fc_norm)
+    return {
+        k: v
+        for k, v in state.items() if k in wanted or not k.startswith(HEADS)
+    }
+
+
+def check(state: StateDict, vit: nn.Module, source: str) -> None:
+    """Report missing and unexpected keys; raise a ValueError where this must
+    be the checkpoint of another model."""
+    wanted = vit.state_dict()
+    missing = [key for key in wanted if key not in state]
+    unexpected = [key for key in state if key not in wanted]
+    misshapen = [
+        f'{key} {tuple(value.shape)} for {tuple(wanted[key].shape)}'
+        for key, value in state.items()
+        if key in wanted and value.shape != wanted[key].shape
+    ]
+    core = [k for k in missing if k.startswith(('blocks.', 'patch_embed.'))]
+    if misshapen or core:
+        raise ValueError(
+            f'{source} is no checkpoint of this model: {len(core)} weights of '
+            f'blocks and patch embedding are missing ({_some(core)}), '
+            f'{len(misshapen)} have another shape ({_some(misshapen)}), '
+            f'{len(unexpected)} are unknown ({_some(unexpected)}). Compare '
+            'arch, patch_size and in_channels with the model it comes from.')
+    found = len(wanted) - len(missing)
+    print_log(
+        f'{source}: loaded {found} of {len(wanted)} weights; missing: '
+        f'{", ".join(missing) or "none"}; unexpected: '
+        f'{", ".join(unexpected) or "none"}', 'current')
+
+
+def _some(names: List[str]) -> str:
+    text = ', '.join(names[:3])
+    return text + ', ...' if len(names) > 3 else text or 'none'
+
+
+def load_pretrained(vit: nn.Module, pretrained: Union[bool, str],
+                    arch: str, in_channels: int) -> None:
+    """Load weights into ``vit``, or leave it as it was.
+
+    Args:
+        vit: As made by :func:`build_vit`.
+        pretrained: True for timm's weights of ``arch``, else a file.
+        arch: Name for messages.
+        in_channels: Channels of the image; timm adapts the first layer.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it is unreadable, or a checkpoint of another model.
+        RuntimeError: If timm's weights could not be fetched.
+    """
+    if pretrained is True:
+
+        def adapt(state: StateDict, model: nn.Module) -> StateDict:
+            state = convert(state, model)
+            check(state, model, f'timm weights of {arch}')
+            return state
+
+        try:
+            timm_load_pretrained(
+                vit,
+                num_classes=0,
+                in_chans=in_channels,
+                filter_fn=adapt,
+                strict=False)
+        except ValueError:
+            raise
+        except Exception as error:  # hub, network and file errors alike
+            raise RuntimeError(
+                f'the weights of arch={arch!r} could not be fetched '
+                f'({type(error).__name__}: {error}). Fetch them where there is'
+                " a network and give the file: pretrained='file.safetensors', "
+                'or pretrained=False to start at random.') from error
+        return
+    state = read_checkpoint(pretrained)
+    try:
+        state = convert(state, vit)
+    except Exception as error:
+        raise ValueError(
+            f'pretrained={str(pretrained)!r} is no checkpoint of arch='
+            f'{arch!r} that timm can convert. {type(error).__name__}: '
+            f'{error}') from error
+    check(state, vit, f'pretrained={str(pretrained)!r}')
+    vit.load_state_dict(state, strict=False)

@@ -1,0 +1,17 @@
+# Copyright (c) mmcropr contributors.
+from mmcropr.registry import MODELS
+from mmcropr.utils.versions import register_missing
+
+from .auxiliary_head import Aggregator, AuxiliaryHead
+
+# MMSegmentation refuses an mmcv it does not know by an AssertionError.
+try:
+    import mmseg  # noqa: F401
+except (ImportError, AssertionError) as error:
+    CroprSegHead = register_missing(MODELS, 'CroprSegHead', 'mmseg', error)
+    LinearHead = register_missing(MODELS, 'LinearHead', 'mmseg', error)
+else:
+    from .linear_head import LinearHead
+    from .seg_head import CroprSegHead
+
+__all__ = ['Aggregator', 'AuxiliaryHead', 'CroprSegHead', 'LinearHead']

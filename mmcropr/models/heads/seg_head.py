@@ -1,0 +1,87 @@
+# Copyright (c) mmcropr contributors.
+from typing import Any, Dict, Tuple
+
+import torch
+from mmseg.registry import MODELS as MMSEG_MODELS
+from torch import Tensor
+from torch.nn import functional as F
+
+from mmcropr.registry import MODELS
+from mmcropr.structures import TokenState
+
+from .auxiliary_head import AuxiliaryHead
+
+
+@MODELS.register_module()
+class CroprSegHead(AuxiliaryHead):
+    """Auxiliary head for semantic segmentation, for the ``auxiliary_head`` of
+    MMSegmentation's segmentors (Token Cropr, CVPR 2025, Sec. 3.2).
+
+    There is one query per patch of the training crop; each predicts the class
+    of its patch. The label map is downsampled (nearest) to the grid, logits
+    are not upsampled.
+
+    Args:
+        in_channels: Channels D of the tokens.
+        num_classes: Classes of the data set.
+        num_modules: Number of Cropr modules of the backbone.
+        loss_decode: Loss per patch, of mmseg's registry.
+        ignore_index: Label that counts nowhere.
+        kwargs: See :class:`AuxiliaryHead`.
+    """
+
+    def __init__(self,
+                 in_channels: int,
+                 num_classes: int,
+                 num_modules: int,
+                 loss_decode: dict = dict(
+                     type='mmseg.CrossEntropyLoss', avg_non_ignore=True),
+                 ignore_index: int = 255,
+                 **kwargs: Any) -> None:
+        super().__init__(in_channels, num_classes, num_modules, **kwargs)
+        self.loss_decode = MMSEG_MODELS.build(loss_decode)
+        self.ignore_index = ignore_index
+
+    def targets(self, state: TokenState, batch_data_samples: list) -> Tensor:
+        """Class of every patch, (B, h, w).
+
+        Raises:
+            ValueError: If there is not one query per patch.
+        """
+        self._check_queries(state)
+        labels = torch.stack(
+            [sample.gt_sem_seg.data for sample in batch_data_samples])
+        # Labels cover the image before its padding to whole patches.
+        size, padded = state.image_size, state.image.shape[-2:]
+        labels = F.pad(
+            labels, (0, padded[1] - size[1], 0, padded[0] - size[0]),
+            value=self.ignore_index)
+        return self._nearest(labels, state.grid).squeeze(1)
+
+    @staticmethod
+    def _nearest(labels: Tensor, grid: Tuple[int, int]) -> Tensor:
+        labels = F.interpolate(labels.float(), size=grid, mode='nearest')
+        return labels.long()
+
+    @staticmethod
+    def _check_queries(state: TokenState) -> None:
+        queries = state.routes[0].logits.shape[1]
+        if queries == state.num_patches:
+            return
+        h, w = state.grid
+        raise ValueError(
+            f'the reducer has num_queries={queries}, but the training crop of '
+            f'{state.image_size[0]} x {state.image_size[1]} px has {h} x {w} '
+            f'= {h * w} patches, and segmentation needs one query per patch: '
+            f'set num_queries={h * w}, or crop to the img_size of the '
+            'backbone.')
+
+    def loss_by_logits(self, logits: Tensor,
+                       targets: Tensor) -> Dict[str, Tensor]:
+        logits = logits.transpose(1, 2).unflatten(2, targets.shape[1:])
+        name = getattr(self.loss_decode, 'loss_name', 'loss_ce')
+        return {
+            name:
+            self.loss_decode(
+                logits, targets, ignore_index=self.ignore_index)
+        }

@@ -1,0 +1,54 @@
+# Copyright (c) mmcropr contributors.
+from abc import abstractmethod
+from typing import Optional
+
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from mmcropr.structures import TokenState
+
+
+class TokenReducer(BaseModule):
+    """One token reduction step; a backbone builds one per location.
+
+    The backbone tells it the length to reach, so a reducer knows no schedule.
+
+    Args:
+        embed_dim: Channels D of the tokens.
+        init_cfg: As of every mmengine module.
+
+    Attributes:
+        needs_cls_attention: Whether the trunk shall leave the class token's
+            attention in ``state.stats['cls_attention']`` (B, K).
+        auxiliary: Whether it needs an auxiliary head to learn.
+        stage: 'block' to act after a block, 'attention' to act inside it,
+            between its attention and its MLP.
+    """
+
+    needs_cls_attention: bool = False
+    auxiliary: bool = False
+    stage: str = 'block'
+
+    def __init__(self,
+                 embed_dim: int,
+                 init_cfg: Optional[dict] = None) -> None:
+        super().__init__(init_cfg)
+        self.embed_dim = embed_dim
+
+    @abstractmethod
+    def forward(self, state: TokenState, length: int) -> TokenState:
+        """Reduce to ``length`` tokens, prefix tokens included."""
+
+
+class TopKPruner(TokenReducer):
+    """Keeps the patches with the highest scores and prunes the rest; a
+    subclass says how patches are scored."""
+
+    @abstractmethod
+    def score(self, state: TokenState) -> Tensor:
+        """Importance of every current patch, (B, K)."""
+
+    def forward(self, state: TokenState, length: int) -> TokenState:
+        if length < state.length:
+            state.prune(self.score(state), length)
+        return state

@@ -1,0 +1,53 @@
+# Copyright (c) mmcropr contributors.
+"""Selectors without learned parameters (Token Cropr, CVPR 2025, Tab. 1)."""
+import torch
+from torch import Tensor
+
+from mmcropr.registry import MODELS
+from mmcropr.structures import TokenState
+
+from .base import TopKPruner
+
+
+@MODELS.register_module()
+class Random(TopKPruner):
+    """Keep a uniform sample of the patches, drawn anew by every module and
+    for every image. Takes numbers from torch's global generator, at test time
+    too: set ``randomness=dict(seed=...)`` to repeat a run."""
+
+    def score(self, state: TokenState) -> Tensor:
+        return torch.rand(
+            state.x.shape[0],
+            state.length - state.num_prefix,
+            device=state.x.device)
+
+
+@MODELS.register_module()
+class Variance(TopKPruner):
+    """Keep the patches whose pixels vary most (after Minderer et al., Scaling
+    Open-Vocabulary Object Detection, NeurIPS 2023): variance over the pixels
+    of a patch, mean over the channels, so a patch of any one colour has 0."""
+
+    def score(self, state: TokenState) -> Tensor:
+        if 'variance' not in state.stats:
+            state.stats['variance'] = self._variance(state)
+        return state.stats['variance'].gather(1, state.raster_index())
+
+    @staticmethod
+    def _variance(state: TokenState) -> Tensor:
+        """(B, N) of the image that was embedded."""
+        h, w = state.grid
+        image = state.image.detach().float()
+        pixels = image.unflatten(3, (w, -1)).unflatten(2, (h, -1))
+        return pixels.var(dim=(3, 5), unbiased=False).mean(1).flatten(1)
+
+
+@MODELS.register_module()
+class AttnTopK(TopKPruner):
+    """Keep the patches that the class token attends to most in the block just
+    run, mean over heads. Needs a model with a class token."""
+
+    needs_cls_attention = True
+
+    def score(self, state: TokenState) -> Tensor:
+        return state.stats['cls_attention']

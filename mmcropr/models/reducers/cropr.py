@@ -1,0 +1,80 @@
+# Copyright (c) mmcropr contributors.
+from typing import Optional
+
+import torch
+from torch import Tensor, nn
+
+from mmcropr.registry import MODELS
+from mmcropr.structures import Route, TokenState
+
+from .base import TopKPruner
+
+
+@MODELS.register_module()
+class Cropr(TopKPruner):
+    """Prune by learned queries (Token Cropr, CVPR 2025, Sec. 3.1).
+
+    A token's score is the sum over all queries of their dot products with it.
+    It is computed with the one folded query, the sum of all queries: a
+    matrix-vector product, in float32 whatever the precision around it, so
+    that training and inference select alike. In training the logits of all
+    queries and the tokens go to the auxiliary head as a
+    :class:`~mmcropr.structures.Route`; the tokens are detached, so auxiliary
+    losses reach the queries and never the backbone.
+
+    Args:
+        embed_dim: Channels D of the tokens.
+        num_queries: Number of queries Q: 1 for classification and detection,
+            one per patch of the training crop for segmentation.
+        init_cfg: As of every mmengine module.
+
+    Raises:
+        ValueError: If ``num_queries`` is below 1.
+    """
+
+    auxiliary = True
+    sign = 1.
+
+    def __init__(self,
+                 embed_dim: int,
+                 num_queries: int = 1,
+                 init_cfg: Optional[dict] = None) -> None:
+        super().__init__(embed_dim, init_cfg)
+        if num_queries < 1:
+            raise ValueError(f'num_queries must be 1 or more (1 for image-'
+                             f'level tasks, h * w for segmentation), got '
+                             f'{num_queries}')
+        self.queries = nn.Parameter(torch.empty(num_queries, embed_dim))
+        nn.init.trunc_normal_(self.queries, std=embed_dim**-.5)
+
+    @property
+    def num_queries(self) -> int:
+        return self.queries.shape[0]
+
+    @torch.no_grad()
+    def score(self, state: TokenState) -> Tensor:
+        with torch.autocast(state.x.device.type, enabled=False):
+            folded = self.queries.float().sum(0) * self.sign
+            scores = state.x.float() @ folded
+        return scores[:, state.num_prefix:]
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Replace the queries by their sum: same scores, nothing to train."""
+        self.queries = nn.Parameter(
+            self.queries.float().sum(0, keepdim=True).to(self.queries.dtype))
+
+    def forward(self, state: TokenState, length: int) -> TokenState:
+        if self.training:
+            tokens = state.x.detach()
+            logits = self.queries @ tokens.transpose(1, 2)
+            state.routes.append(Route(logits, tokens))
+        return super().forward(state, length)
+
+
+@MODELS.register_module()
+class NonSalient(Cropr):
+    """Keep the patches that :class:`Cropr` would prune: the lowest scores
+    stay (the control of the paper's Tab. 1)."""
+
+    sign = -1.

@@ -1,0 +1,222 @@
+# Copyright (c) mmcropr contributors.
+"""The token sequence on its way through a token-reducing ViT.
+
+All index arithmetic of the package is here. Notation: B images, P prefix
+tokens (class token, registers), N = h * w patches of the grid, K patches that
+are still there, R that leave at one step, D channels.
+"""
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+
+import torch
+from torch import Tensor
+
+
+class Route(NamedTuple):
+    """What a reducer leaves for its auxiliary head in training.
+
+    ``logits`` (B, Q, M) are the scores of Q queries for all M = P + K tokens,
+    ``tokens`` (B, M, D) are those tokens, without gradient to the backbone.
+    """
+    logits: Tensor
+    tokens: Tensor
+
+
+class Pruned(NamedTuple):
+    """Patches that left at one step: ``tokens`` (B, R, D) as they were then,
+    ``index`` (B, R) their places in raster order, ``module`` which reducer
+    they left at."""
+    tokens: Tensor
+    index: Tensor
+    module: int
+
+
+def split_lowest(scores: Tensor, num_keep: int) -> Tuple[Tensor, Tensor]:
+    """Positions of the ``num_keep`` highest scores, and of the others.
+
+    The lowest are found by a partial selection; the rest keep their order, so
+    nothing is sorted and the two parts are disjoint whatever the ties.
+
+    Args:
+        scores: (B, K), any float type.
+        num_keep: How many stay, 0 < ``num_keep`` < K.
+
+    Returns:
+        kept (B, num_keep), ascending, and pruned (B, K - num_keep).
+    """
+    batch, length = scores.shape
+    pruned = scores.topk(length - num_keep, largest=False, sorted=False)[1]
+    stays = torch.ones_like(scores, dtype=torch.bool)
+    stays = stays.scatter(1, pruned, False)
+    # The n-th token that stays goes to slot n; those that leave share a last
+    # slot that is cut off. Shapes depend on numbers only, never on values.
+    slot = torch.where(stays, stays.cumsum(1) - 1, num_keep)
+    order = torch.arange(length, device=scores.device).expand(batch, -1)
+    kept = order.new_zeros(batch, num_keep + 1).scatter(1, slot, order)
+    return kept[:, :num_keep], pruned
+
+
+def take_rows(x: Tensor, rows: Tensor) -> Tensor:
+    """Rows ``rows`` (B, n) of ``x`` (B, M, D), whole rows at a time."""
+    batch, length, dim = x.shape
+    if batch == 1:
+        return x[0].index_select(0, rows[0])[None]
+    start = torch.arange(batch, device=x.device)[:, None] * length
+    flat = x.reshape(-1, dim).index_select(0, (rows + start).flatten())
+    return flat.view(batch, -1, dim)
+
+
+def put_rows(x: Tensor, rows: Tensor, length: int) -> Tensor:
+    """Inverse of :func:`take_rows`: ``x`` (B, n, D) spread over a sequence of
+    ``length`` = n rows, ``rows`` (B, n) being a permutation."""
+    batch, _, dim = x.shape
+    start = torch.arange(batch, device=x.device)[:, None] * length
+    flat = x.new_empty(batch * length, dim)
+    flat = flat.index_copy(0, (rows + start).flatten(), x.reshape(-1, dim))
+    return flat.view(batch, length, dim)
+
+
+@dataclass
+class TokenState:
+    """Tokens between two blocks, and what left before.
+
+    Args:
+        x: Current tokens (B, P + K, D), prefix first.
+        grid: Patches per column and row (h, w).
+        num_prefix: P.
+        image: The image as embedded (B, C, H, W), padded to whole patches.
+        image_size: Height and width before that padding, in pixels.
+        rope: Rotary table of the trunk in raster order, whose last but one
+            axis has length N; None without rotary embeddings.
+        finisher: The trunk's last block and final norm, see :meth:`finish`.
+        index: Raster index (B, K) of every current patch, ascending; None
+            while all N are there.
+    """
+    x: Tensor
+    grid: Tuple[int, int]
+    num_prefix: int
+    image: Tensor
+    image_size: Tuple[int, int]
+    rope: Optional[Tensor] = None
+    finisher: Optional[Callable[['TokenState'], Tensor]] = None
+    index: Optional[Tensor] = None
+    pruned: List[Pruned] = field(default_factory=list)
+    routes: List[Route] = field(default_factory=list)
+    stats: Dict[str, Any] = field(default_factory=dict)
+    module: int = 0
+
+    @property
+    def num_patches(self) -> int:
+        """N, before any reduction."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def length(self) -> int:
+        """Tokens that are there now, prefix tokens included: P + K."""
+        return self.x.shape[1]
+
+    def raster_index(self) -> Tensor:
+        """Raster index (B, K) of the current patches, never None."""
+        if self.index is not None:
+            return self.index
+        order = torch.arange(self.num_patches, device=self.x.device)
+        return order.expand(self.x.shape[0], -1)
+
+    def prune(self, scores: Tensor, length: int) -> None:
+        """Keep the patches with the highest scores, and all prefix tokens.
+
+        Args:
+            scores: One per current patch, (B, K).
+            length: Tokens that stay, prefix tokens included.
+
+        Raises:
+            ValueError: If no patch would stay, or more than there are.
+        """
+        num_prefix, num_keep = self.num_prefix, length - self.num_prefix
+        if not 0 < num_keep <= scores.shape[1]:
+            raise ValueError(
+                f'cannot keep {length} of {self.length} tokens with '
+                f'{num_prefix} prefix tokens among them: at least 1 and at '
+                f'most {scores.shape[1]} patches can stay.')
+        if num_keep == scores.shape[1]:
+            return
+        kept, left = split_lowest(scores, num_keep)
+        index = self.raster_index()
+        self.pruned.append(
+            Pruned(
+                take_rows(self.x, left + num_prefix), index.gather(1, left),
+                self.module))
+        prefix = torch.arange(num_prefix, device=kept.device)
+        rows = torch.cat(
+            [prefix.expand(len(kept), -1), kept + num_prefix], dim=1)
+        self.x = take_rows(self.x, rows)
+        self.index = index.gather(1, kept)
+
+    def full(self) -> Tensor:
+        """All tokens (B, P + N, D), patches in raster order: the current ones
+        as they are, those that left as they were when they left."""
+        if not self.pruned:
+            return self.x
+        batch, num_prefix = self.x.shape[0], self.num_prefix
+        prefix = torch.arange(num_prefix, device=self.x.device)
+        rows = torch.cat([
+            prefix.expand(batch, -1), self.index + num_prefix,
+            *(part.index + num_prefix for part in self.pruned)
+        ], dim=1)  # yapf: disable
+        tokens = [self.x, *(p.tokens.to(self.x.dtype) for p in self.pruned)]
+        return put_rows(
+            torch.cat(tokens, dim=1), rows, num_prefix + self.num_patches)
+
+    def restore(self) -> 'TokenState':
+        """Put every token back in its place (:meth:`full`)."""
+        self.x, self.index = self.full(), None
+        return self
+
+    def finish(self) -> Tensor:
+        """Current tokens (B, P + K, D) after the last block and final norm
+        of the backbone that this state comes from."""
+        if self.finisher is None:
+            raise RuntimeError('this TokenState comes from no backbone, so '
+                               'there is no last block to run.')
+        return self.finisher(self)
+
+    def to_map(self, tokens: Tensor) -> Tensor:
+        """Full sequence (B, P + N, D) -> feature map (B, D, h, w)."""
+        patches = tokens[:, self.num_prefix:].transpose(1, 2)
+        return patches.reshape(tokens.shape[0], -1, *self.grid)
+
+    def removal_map(self) -> Tensor:
+        """Where every patch left: (B, h, w) of module numbers, -1 where it
+        stayed to the end."""
+        batch = self.x.shape[0]
+        flat = torch.full((batch, self.num_patches), -1, device=self.x.device)
+        for part in self.pruned:
+            flat = flat.scatter(1, part.index, part.module)
+        return flat.view(batch, *self.grid)
+
+    def _not_a_map(self) -> TypeError:
+        return TypeError(
+            'a head got a TokenState instead of feature maps. A backbone '
+            "with out_type='tokens' needs neck=dict(type='mmcropr.LLFNeck') "
+            "(in a list of necks: first); or set out_type='featmap'.")
+
+    def __getitem__(self, item: Any) -> Tensor:
+        raise self._not_a_map()
+
+    def __iter__(self) -> Any:
+        raise self._not_a_map()
+
+    def __len__(self) -> int:
+        raise self._not_a_map()
+
+
+class FeatureMaps(tuple):
+    """A tuple of feature maps (B, C_i, h_i, w_i) that carries the
+    :class:`TokenState` they come from as ``state``."""
+
+    state: Optional[TokenState]
+
+    def __new__(cls, maps: Any, state: Optional[TokenState] = None) -> Any:
+        self = super().__new__(cls, maps)
+        self.state = state
+        return self

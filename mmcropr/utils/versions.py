@@ -1,0 +1,61 @@
+# Copyright (c) mmcropr contributors.
+"""What mmcropr asks of its environment."""
+from importlib import import_module
+from typing import Any, Type
+
+from mmengine.registry import Registry
+
+TIMM_FLOOR = '1.0.20'
+
+
+def version_tuple(text: str) -> tuple:
+    """``'1.0.20.dev0'`` -> ``(1, 0, 20)``: the leading numbers."""
+    numbers = []
+    for part in text.split('+')[0].split('.'):
+        if not part.isdigit():
+            break
+        numbers.append(int(part))
+    return tuple(numbers)
+
+
+def check_timm() -> None:
+    """Raise an ImportError unless timm is recent enough.
+
+    The floor is the first release whose ViT attention takes a mask and which
+    has DINOv3; the module's own version counts, not a distribution's name.
+    """
+    remedy = f'Run: pip install "timm>={TIMM_FLOOR}"'
+    try:
+        timm = import_module('timm')
+    except ModuleNotFoundError as error:
+        if error.name != 'timm':
+            raise
+        raise ImportError(f'mmcropr needs timm. {remedy}') from error
+    if version_tuple(timm.__version__) < version_tuple(TIMM_FLOOR):
+        raise ImportError(f'mmcropr needs timm >= {TIMM_FLOOR}, found '
+                          f'{timm.__version__}. {remedy}')
+
+
+def register_missing(registry: Registry, name: str, host: str,
+                     error: BaseException) -> Type:
+    """Register a stand-in for a class whose host package cannot be imported.
+
+    ``import mmcropr`` then works without that host, and only a config that
+    asks for the class is told what is missing.
+
+    Args:
+        registry: Registry that would hold the class.
+        name: Name of the class.
+        host: Import name of the package it needs.
+        error: Why that package could not be imported.
+    """
+
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        raise ImportError(
+            f'mmcropr.{name} needs {host}, which could not be imported: '
+            f'{error}. `python tools/check_env.py` of mmcropr names the '
+            'command that mends it.')
+
+    cls = type(name, (), {'__init__': __init__})
+    registry.register_module(name=name, module=cls)
+    return cls

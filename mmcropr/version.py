@@ -1,0 +1,2 @@
+# Copyright (c) mmcropr contributors.
+__version__ = '0.1.0'

@@ -1,0 +1,112 @@
+# Copyright (c) mmcropr contributors.
+"""Turn a checkpoint of the Token Cropr authors' repository into ours.
+
+Both of their tasks are understood. Segmentation becomes a MMSegmentation
+``EncoderDecoder`` of ``mmcropr.CroprViT``, ``LinearHead`` and
+``CroprSegHead``; classification keeps ``fc_norm`` as ``neck.norm``, its
+classifier as ``head.fc`` and its auxiliary heads as ``auxiliary_head``.
+"""
+import argparse
+import os
+import re
+from collections import OrderedDict
+from pathlib import Path
+from typing import Dict, List, Tuple
+
+import torch
+from torch import Tensor
+
+from mmcropr.models.backbones.pretrained import read_checkpoint
+
+StateDict = Dict[str, Tensor]
+MODULE_RULES = [
+    (r'^cropr\.(\d+)\.cross_attn\.queries$', r'backbone.reducers.\1.queries'),
+    (r'^cropr\.(\d+)\.cross_attn\.mlp_norm\.',
+     r'auxiliary_head.aggregators.\1.norm.'),
+    (r'^cropr\.(\d+)\.cross_attn\.mlp\.',
+     r'auxiliary_head.aggregators.\1.mlp.'),
+    (r'^cropr\.(\d+)\.head\.norm\.', r'auxiliary_head.norms.\1.'),
+    (r'^cropr\.(\d+)\.head\.head\.', r'auxiliary_head.fcs.\1.'),
+]  # yapf: disable
+TASK_RULES = {
+    'segmentation': [(r'^fc_norm\.', 'backbone.vit.norm.'),
+                     (r'^head\.', 'decode_head.conv_seg.')],
+    'classification': [(r'^fc_norm\.', 'neck.norm.'),
+                       (r'^head\.', 'head.fc.')],
+}  # yapf: disable
+TRUNK_RULE = (r'^(?=(blocks|patch_embed|norm|norm_pre|rope)\.'
+              r'|(pos_embed|cls_token|reg_token)$)', 'backbone.vit.')
+
+
+def find_task(state: StateDict) -> str:
+    """'segmentation' (a query per patch) or 'classification' (one query).
+
+    Raises:
+        ValueError: If there is no Cropr module, or one of a form that
+            ``mmcropr.Cropr`` does not have.
+    """
+    queries = state.get('cropr.0.cross_attn.queries')
+    if queries is None:
+        raise ValueError('this is no Token Cropr checkpoint: it has no key '
+                         'cropr.0.cross_attn.queries. For the weights of a '
+                         "plain ViT use CroprViT(pretrained='FILE').")
+    if 'cropr.0.cross_attn.q.weight' in state:
+        raise ValueError(
+            'this checkpoint has the multi-head cross-attention of the '
+            "paper's ablation (cross_attn.q/k/v/proj); mmcropr.Cropr is the "
+            'simple form.')
+    return 'segmentation' if queries.shape[1] > 1 else 'classification'
+
+
+def convert(state: StateDict) -> Tuple[StateDict, List[str]]:
+    """Rename and reshape every tensor of a checkpoint.
+
+    Args:
+        state: The authors' state dict.
+
+    Returns:
+        Ours, and a list of the renamings ``'old -> new'``.
+
+    Raises:
+        ValueError: If a key is not known; none is dropped silently.
+    """
+    task = find_task(state)
+    rules = MODULE_RULES + TASK_RULES[task] + [TRUNK_RULE]
+    result, report = OrderedDict(), []
+    for key, value in state.items():
+        rule = next((r for r in rules if re.search(r[0], key)), None)
+        if rule is None:
+            raise ValueError(f'unknown key {key!r} {tuple(value.shape)} in a '
+                             f'{task} checkpoint.')
+        name = re.sub(rule[0], rule[1], key)
+        if name.endswith('.queries'):
+            value = value.squeeze(0)
+        elif name == 'decode_head.conv_seg.weight':
+            value = value[:, :, None, None]
+        result[name] = value.clone()
+        report.append(f'{key} -> {name} {tuple(value.shape)}')
+    return result, report
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('src', help="the authors' .pth or .safetensors")
+    parser.add_argument('dst', type=Path, help='.pth to write')
+    parser.add_argument('--overwrite', action='store_true')
+    args = parser.parse_args()
+    if args.dst.exists() and not args.overwrite:
+        parser.error(f'{args.dst} exists; give --overwrite to replace it')
+    try:
+        state, report = convert(read_checkpoint(args.src))
+    except (ValueError, FileNotFoundError) as error:
+        parser.error(str(error))
+    args.dst.parent.mkdir(parents=True, exist_ok=True)
+    part = args.dst.with_name(args.dst.name + '.part')
+    torch.save(dict(state_dict=state, meta=dict(source='official')), part)
+    os.replace(part, args.dst)
+    print('\n'.join(report))
+    print(f'{len(state)} tensors -> {args.dst}')
+
+
+if __name__ == '__main__':
+    main()
