@@ -1,5 +1,4 @@
 # Copyright (c) mmcropr contributors.
-from fractions import Fraction
 from typing import Optional, Tuple
 
 from mmengine.hooks import Hook
@@ -12,17 +11,20 @@ from mmcropr.models.heads import AuxiliaryHead
 from mmcropr.registry import HOOKS
 
 
-def curriculum(step: int, total: int, share: float = 0.5) -> Fraction:
+def curriculum(step: int, total: int, share: float = 0.5) -> Tuple[int, int]:
     """Share of the full pruning rate at a step of a run.
 
     The first ``int(total * share)`` steps go linearly from 0 to 1, both ends
     included, all later ones are at 1: for E epochs that is
     linspace(0, R, E / 2)[e], then R (Token Cropr, Sec. 4.2).
+
+    Returns:
+        Numerator and denominator, so that the rate can be rounded exactly.
     """
     ramp = int(total * share)
     if step >= ramp:
-        return Fraction(1)
-    return Fraction(step, ramp - 1) if ramp > 1 else Fraction(0)
+        return 1, 1
+    return (step, ramp - 1) if ramp > 1 else (0, 1)
 
 
 def find_backbone(model: nn.Module) -> CroprViT:

@@ -1,11 +1,139 @@
 # Copyright (c) mmcropr contributors.
+from pathlib import Path
 from typing import Any, Optional, Sequence
 
+import cv2
+import mmcv
+import numpy as np
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+from torch import Tensor, nn
 
 from mmcropr.registry import HOOKS
+
+from .curriculum_hook import find_backbone
+
+
+def draw_pruning_map(image: np.ndarray, removed: np.ndarray,
+                     num_modules: int) -> np.ndarray:
+    """Three views side by side: the image, when every patch left, and the
+    patches that stayed.
+
+    Args:
+        image: (H, W, 3), uint8, BGR.
+        removed: Module at which every pixel's patch left, -1 where it stayed,
+            (H, W), int.
+        num_modules: Number of modules.
+
+    Returns:
+        (H, 3 * W, 3), uint8, BGR. In the middle dark patches left first and
+        bright ones late; those that stayed show the image.
+    """
+    shade = (removed + 1) * (255 // max(num_modules, 1))
+    colours = cv2.applyColorMap(shade.astype(np.uint8), cv2.COLORMAP_VIRIDIS)
+    stays = (removed < 0)[..., None]
+    when = np.where(stays, image, colours)
+    kept = np.where(stays, image, image // 5)
+    return np.concatenate([image, when, kept], axis=1)
 
 
 @HOOKS.register_module()
 class PruningMapHook(Hook):
-    pass
+    """Draw which patches were pruned, and when, in validation and test.
+
+    Pictures go to ``<out_dir>/<image name>.png``. Without a reducer nothing
+    is drawn.
+
+    Args:
+        num_images: Pictures per validation or test run.
+        out_dir: Folder; ``pruning_maps`` in the run's work_dir by default.
+
+    Raises:
+        ValueError: If ``num_images`` is below 1.
+    """
+
+    priority = 'LOW'
+
+    def __init__(self,
+                 num_images: int = 8,
+                 out_dir: Optional[str] = None) -> None:
+        if num_images < 1:
+            raise ValueError(f'num_images must be 1 or more, got {num_images}')
+        self.num_images, self.out_dir = num_images, out_dir
+        self._handle: Any = None
+
+    def _start(self, runner: Runner) -> None:
+        backbone = find_backbone(runner.model)
+        self._drawn, self._removed = 0, None
+        self._num_modules = backbone.num_modules
+        if self._num_modules and is_main_process():
+            self._handle = backbone.register_forward_hook(self._remember)
+
+    def _remember(self, module: nn.Module, args: Any, output: Any) -> None:
+        state = getattr(output, 'state', output)
+        self._patch = module.trunk.patch_size
+        self._removed = state.removal_map().cpu().numpy()
+
+    def _stop(self, runner: Runner) -> None:
+        if self._handle is None:
+            return
+        self._handle.remove()
+        self._handle = self._removed = None
+        if self._drawn:
+            print_log(f'{self._drawn} pruning maps in {self._folder(runner)}',
+                      'current')
+
+    def _folder(self, runner: Runner) -> Path:
+        return Path(self.out_dir or Path(runner.work_dir) / 'pruning_maps')
+
+    def _draw(self, runner: Runner, data_batch: dict,
+              outputs: Sequence) -> None:
+        if self._handle is None or self._removed is None:
+            return
+        removed, self._removed = self._removed, None
+        # Of test-time augmentation the first view would be as good as any.
+        if not isinstance(data_batch['inputs'][0], Tensor):
+            return
+        for image, grid, sample in zip(data_batch['inputs'], removed, outputs):
+            if self._drawn >= self.num_images:
+                return
+            image = image.permute(1, 2, 0).contiguous().cpu().numpy()
+            size = image.shape[:2]
+            pixels = grid.repeat(self._patch[0], 0).repeat(self._patch[1], 1)
+            picture = draw_pruning_map(
+                image, pixels[:size[0], :size[1]], self._num_modules)
+            name = Path(getattr(sample, 'img_path', str(self._drawn))).stem
+            mmcv.imwrite(picture, str(self._folder(runner) / f'{name}.png'))
+            self._drawn += 1
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        self._start(runner)
+
+    def after_val_iter(self,
+                       runner: Runner,
+                       batch_idx: int,
+                       data_batch: Optional[dict] = None,
+                       outputs: Optional[Sequence] = None) -> None:
+        self._draw(runner, data_batch, outputs)
+
+    def after_val_epoch(self,
+                        runner: Runner,
+                        metrics: Optional[dict] = None) -> None:
+        self._stop(runner)
+
+    def before_test_epoch(self, runner: Runner) -> None:
+        self._start(runner)
+
+    def after_test_iter(self,
+                        runner: Runner,
+                        batch_idx: int,
+                        data_batch: Optional[dict] = None,
+                        outputs: Optional[Sequence] = None) -> None:
+        self._draw(runner, data_batch, outputs)
+
+    def after_test_epoch(self,
+                         runner: Runner,
+                         metrics: Optional[dict] = None) -> None:
+        self._stop(runner)

@@ -1,5 +1,4 @@
 # Copyright (c) mmcropr contributors.
-from fractions import Fraction
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 from mmengine.logging import print_log
@@ -87,7 +86,7 @@ class CroprViT(BaseModule):
         self.trunk = Trunk(self.vit, with_cp)
         self.out_indices = self._check_indices(out_indices)
         self.frozen_stages = self._check_stages(frozen_stages)
-        self._progress: Progress = 1
+        self._progress: Progress = (1, 1)
         self.schedule: Optional[PruningSchedule] = None
         self.reducers = nn.ModuleList()
         if reducer is not None:
@@ -136,18 +135,27 @@ class CroprViT(BaseModule):
         return len(self.reducers)
 
     def set_progress(self, progress: Progress) -> None:
-        """Set the share of the full pruning rate, in [0, 1], that training
-        uses from now on. Evaluation always uses the full rate."""
-        if not 0 <= progress <= 1:
-            raise ValueError(f'progress must be in [0, 1], got {progress}')
-        self._progress = Fraction(progress)
+        """Set the share of the full pruning rate that training uses from now
+        on. Evaluation always uses the full rate.
+
+        Args:
+            progress: Numerator and denominator, 0 <= numerator <=
+                denominator.
+
+        Raises:
+            ValueError: If the share is not in [0, 1].
+        """
+        if not 0 <= progress[0] <= progress[1]:
+            raise ValueError('progress must be (numerator, denominator) of a '
+                             f'share in [0, 1], got {progress}')
+        self._progress = tuple(progress)
 
     def lengths(self, grid: Optional[Tuple[int, int]] = None) -> List[int]:
         """Sequence length after every module, as the next forward has it;
         empty without a reducer. See :meth:`PruningSchedule.lengths`."""
         if self.schedule is None:
             return []
-        progress = self._progress if self.training else 1
+        progress = self._progress if self.training else (1, 1)
         return self.schedule.lengths(grid, progress)
 
     def forward(self, image: Tensor) -> Union[TokenState, FeatureMaps]:

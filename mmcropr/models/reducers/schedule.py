@@ -2,9 +2,9 @@
 """How many tokens are left after every reducer."""
 import math
 from fractions import Fraction
-from typing import List, Optional, Sequence, Tuple, Union
+from typing import List, Optional, Sequence, Tuple
 
-Progress = Union[int, float, Fraction]
+Progress = Tuple[int, int]
 
 
 class PruningSchedule:
@@ -88,8 +88,10 @@ class PruningSchedule:
             if any(a < b for a, b in zip(bound, self.keep)):
                 raise ValueError(f'keep={self.keep} must not grow, and start '
                                  f'at {bound[0]} tokens or fewer.')
-        left = total - math.ceil(self._pruned(len(self) - 1, 1, total))
-        if left - self.num_prefix * bool(self._pruned(0, 1, total)) < 1:
+        self.amounts = self._amounts()
+        above, below, count = self.amounts[-1]
+        left = total - math.ceil(count * above / below)
+        if left < 1 + self.num_prefix * (above > 0):
             how = next(f'{k}={getattr(self, k)}'
                        for k in ('rate', 'tpr', 'keep')
                        if getattr(self, k) is not None)
@@ -104,43 +106,45 @@ class PruningSchedule:
     def __len__(self) -> int:
         return len(self.modules)
 
-    def _pruned(self, module: int, progress: Progress, total: int) -> Fraction:
-        """N minus the length after a module, before alignment."""
-        reference = self.grid[0] * self.grid[1]
+    def _amounts(self) -> List[Tuple[int, int, int]]:
+        """For every module a fraction and a count, in plain integers so that
+        torch.compile sees constants: it takes N to N - count * a / b."""
+        total = self.grid[0] * self.grid[1]
         if self.keep is not None:
-            amount = Fraction(reference - self.keep[module])
-            steps, scale = 1, Fraction(total, reference)
-        elif self.tpr is not None:
-            amount = Fraction(str(self.tpr)) * reference / len(self)
-            steps, scale = module + 1, Fraction(total, reference)
+            return [(total - length, 1, 1) for length in self.keep]
+        if self.tpr is not None:
+            step = Fraction(str(self.tpr)) * total / len(self)
         else:
-            amount = Fraction(self.rate)
-            steps, scale = module + 1, Fraction(total, reference)
-        if progress < 1:
-            amount = Fraction(math.floor(amount * Fraction(progress)))
-        return amount * steps * scale
+            step = Fraction(self.rate)
+        return [(step.numerator, step.denominator, i + 1)
+                for i in range(len(self))]
 
     def lengths(self,
                 grid: Optional[Tuple[int, int]] = None,
-                progress: Progress = 1) -> List[int]:
+                progress: Progress = (1, 1)) -> List[int]:
         """Length of the sequence after every module, prefix included.
 
         Args:
             grid: Patches per column and row; the reference grid by default.
-            progress: Share of the full rate in [0, 1], for the curriculum;
-                the rate is rounded down. A Fraction makes that exact.
+            progress: Share of the full rate in [0, 1] as numerator and
+                denominator, for the curriculum. The rate is rounded down.
         """
         grid = self.grid if grid is None else grid
-        total = grid[0] * grid[1]
-        exact = self.keep is not None and grid == self.grid and progress >= 1
-        align = 1 if exact else self.align
+        total, reference = grid[0] * grid[1], self.grid[0] * self.grid[1]
+        full = progress[0] >= progress[1]
+        if full and self.keep is not None and total == reference:
+            return list(self.keep)
         length, result = total + self.num_prefix, []
-        for module in range(len(self)):
-            pruned = self._pruned(module, progress, total)
-            if exact:
-                length = self.keep[module]
-            elif pruned > 0:
-                aligned = math.ceil((total - pruned) / align) * align
+        for above, below, count in self.amounts:
+            if not full:
+                above = above * progress[0] // (below * progress[1])
+                below = 1
+            if above > 0:
+                # ceil of (total - pruned) / align, pruned being the share
+                # count * above / below of the reference grid's patches
+                scale = below * reference
+                left = total * scale - count * above * total
+                aligned = -(-left // (scale * self.align)) * self.align
                 length = min(length, max(aligned, self.num_prefix + 1))
             result.append(length)
         return result

@@ -1,0 +1,25 @@
+# DINOv2-B with registers and a linear decode head, without token reduction
+model = dict(
+    type='EncoderDecoder',
+    data_preprocessor=dict(
+        type='SegDataPreProcessor',
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        bgr_to_rgb=True,
+        pad_val=0,
+        seg_pad_val=255,
+        size=(512, 512),
+        test_cfg=dict(size=(512, 512))),
+    backbone=dict(
+        type='mmcropr.CroprViT',
+        arch='vit_base_patch14_reg4_dinov2.lvd142m',
+        img_size=512,
+        patch_size=16,
+        drop_path_rate=0.1,
+        out_type='tokens',
+        pretrained=True),
+    neck=dict(type='mmcropr.LLFNeck'),
+    decode_head=dict(
+        type='mmcropr.LinearHead', in_channels=768, num_classes=150),
+    train_cfg=dict(),
+    test_cfg=dict(mode='whole'))

@@ -1,0 +1,364 @@
+# Copyright (c) mmcropr contributors.
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Dict, Iterator, Optional, Tuple
+
+import cv2
+import numpy as np
+import pytest
+from pytest import CaptureFixture, MonkeyPatch, TempPathFactory
+
+datasets = pytest.importorskip('sklearn.datasets')
+coco_mask = pytest.importorskip('pycocotools.mask')
+coco = pytest.importorskip('pycocotools.coco')
+
+TOOL = (
+    Path(__file__).resolve().parents[2] /
+    'tools/dataset_converters/digits_scenes.py')
+SMALL = ('--size 48 64 --digit-size 16 24 --num-train 6 --num-val 3 '
+         '--clutter .3').split()
+COUNTS = dict(train=6, val=3)
+
+
+def load_tool() -> ModuleType:
+    spec = importlib.util.spec_from_file_location('digits_scenes', TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+tool = load_tool()
+
+
+def make(out: Path, *extra: str) -> Path:
+    tool.main([str(out), *SMALL, *extra])
+    return out
+
+
+def refusal(capsys: CaptureFixture, out: Path, *extra: str) -> str:
+    with pytest.raises(SystemExit) as stop:
+        make(out, *extra)
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+def contents(root: Path) -> Dict[str, bytes]:
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted(root.rglob('*')) if path.is_file()
+    }
+
+
+def read_all(root: Path, kind: str) -> np.ndarray:
+    paths = sorted((root / kind).rglob('*.png'))
+    return np.stack([cv2.imread(str(path), -1) for path in paths])
+
+
+def read_coco(root: Path, split: str) -> dict:
+    path = root / f'annotations/instances_{split}.json'
+    return json.loads(path.read_text())
+
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory: TempPathFactory) -> Path:
+    return make(tmp_path_factory.mktemp('digits') / 'made')
+
+
+def test_files_and_marker(made: Path) -> None:
+    names = contents(made)
+    for split, count in COUNTS.items():
+        for kind in ('images', 'labels'):
+            for index in range(count):
+                assert f'{kind}/{split}/{index:06d}.png' in names
+    assert len(names) == 2 * 9 + 2 * 3 + 1
+    marker = json.loads(names['digits_scenes.json'])
+    assert marker['arguments']['num_scenes'] == COUNTS
+    assert len(marker['classes']) == len(marker['palette']) == 11
+    assert [path.name for path in made.parent.iterdir()] == ['made']
+
+
+def test_images_and_labels(made: Path) -> None:
+    images, labels = read_all(made, 'images'), read_all(made, 'labels')
+    assert images.shape == (9, 48, 64, 3) and images.dtype == np.uint8
+    assert labels.shape == (9, 48, 64) and labels.dtype == np.uint8
+    assert labels.max() <= 10 and labels.any((1, 2)).all()
+
+
+def test_same_arguments_same_bytes(made: Path, tmp_path: Path) -> None:
+    assert contents(make(tmp_path / 'again')) == contents(made)
+
+
+def test_seed_changes_every_scene(made: Path, tmp_path: Path) -> None:
+    other = read_all(make(tmp_path / 'other', '--seed', '1'), 'labels')
+    assert (other != read_all(made, 'labels')).any((1, 2)).all()
+
+
+def test_more_scenes_keep_the_first(made: Path, tmp_path: Path) -> None:
+    before = contents(made)
+    after = contents(make(tmp_path / 'more', '--num-train', '8'))
+    pngs = [name for name in before if name.endswith('.png')]
+    assert len(pngs) == 18
+    assert all(before[name] == after[name] for name in pngs)
+    assert after['meta/train.txt'].startswith(before['meta/train.txt'])
+
+
+def test_splits_share_no_digit(made: Path) -> None:
+    samples = json.loads((made / 'digits_scenes.json').read_text())['samples']
+    train, val = set(samples['train']), set(samples['val'])
+    assert not train & val and train | val == set(range(1797))
+    held_out = np.bincount(datasets.load_digits().target[samples['val']])
+    assert held_out.min() >= 34 and held_out.max() <= 38
+
+
+def test_scenes_draw_from_their_split(made: Path, monkeypatch: MonkeyPatch,
+                                      tmp_path: Path) -> None:
+    pools = {}
+    draw = tool.drawing.draw_scene
+
+    def spy(images: np.ndarray, targets: np.ndarray, split: int, *rest:
+            object) -> object:
+        pools[split] = images
+        return draw(images, targets, split, *rest)
+
+    monkeypatch.setattr(tool.drawing, 'draw_scene', spy)
+    make(tmp_path / 'spied')
+    samples = json.loads((made / 'digits_scenes.json').read_text())['samples']
+    source = datasets.load_digits().images
+    assert np.array_equal(pools[0], source[samples['train']])
+    assert np.array_equal(pools[1], source[samples['val']])
+
+
+def instances(root: Path, split: str) -> Iterator[Tuple[np.ndarray, list]]:
+    api = coco.COCO(str(root / f'annotations/instances_{split}.json'))
+    for info in api.dataset['images']:
+        path = root / f'labels/{split}' / info['file_name']
+        labels = cv2.imread(str(path), -1)
+        assert labels.shape == (info['height'], info['width'])
+        found = api.loadAnns(api.getAnnIds(imgIds=[info['id']]))
+        yield labels, [(api.annToMask(ann) > 0, ann) for ann in found]
+
+
+@pytest.mark.parametrize('masks', ['polygon', 'rle'])
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_coco_agrees_with_label_maps(tmp_path: Path, masks: str,
+                                     split: str) -> None:
+    root = make(tmp_path / masks, '--masks', masks, '--digits', '2', '4')
+    for labels, found in instances(root, split):
+        drawn = np.zeros_like(labels)
+        for mask, ann in found:
+            assert not drawn[mask].any()
+            drawn[mask] = ann['category_id']
+            rows, cols = np.nonzero(mask)
+            corner = [cols.min(), rows.min()]
+            assert ann['bbox'] == corner + [np.ptp(cols) + 1, np.ptp(rows) + 1]
+            assert ann['area'] == mask.sum() and ann['iscrowd'] == 0
+            assert isinstance(ann['segmentation'], dict) == (masks == 'rle')
+        assert (drawn == labels).all()
+    content = read_coco(root, split)
+    ids = [ann['id'] for ann in content['annotations']]
+    assert ids == list(range(1, len(ids) + 1))
+    assert [c['id'] for c in content['categories']] == list(range(1, 11))
+
+
+def test_polygons_keep_holes_and_single_pixels() -> None:
+    rng = np.random.default_rng(0)
+    for density in np.linspace(.05, .95, 40):
+        mask = rng.random((17, 23)) < density
+        polygons = tool.mask_to_polygons(mask)
+        assert all(type(value) is float for value in polygons[0])
+        rle = coco_mask.merge(coco_mask.frPyObjects(polygons, *mask.shape))
+        assert (coco_mask.decode(rle).astype(bool) == mask).all()
+
+
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_meta_agrees_with_annotations(made: Path, split: str) -> None:
+    content = read_coco(made, split)
+    multi = json.loads((made / f'meta/{split}_multilabel.json').read_text())
+    lines = (made / f'meta/{split}.txt').read_text().splitlines()
+    names = [c['name'] for c in content['categories']]
+    assert multi['metainfo']['classes'] == names
+    assert names[0] == 'zero' and names[9] == 'nine'
+    assert len(lines) == len(multi['data_list']) == COUNTS[split]
+    for line, item, info in zip(lines, multi['data_list'], content['images']):
+        areas = [(ann['area'], ann['category_id'] - 1)
+                 for ann in content['annotations']
+                 if ann['image_id'] == info['id']]
+        name, label = line.split(' ')
+        assert name == item['img_path'] == info['file_name']
+        assert item['gt_label'] == sorted({c for _, c in areas})
+        assert (max(areas)[0], int(label)) in areas
+
+
+def test_digits_stay_mostly_visible(monkeypatch: MonkeyPatch) -> None:
+    source = datasets.load_digits()
+    settings = tool.drawing.SceneSettings(40, 40, (6, 6), (20, 24), 0., 3)
+    find, full, counts = tool.drawing._find_place, [], []
+
+    def spy(rng: np.random.Generator, owner: np.ndarray, mask: np.ndarray,
+            areas: list) -> Optional[Tuple[int, int]]:
+        full[:] = areas
+        return find(rng, owner, mask, areas)
+
+    monkeypatch.setattr(tool.drawing, '_find_place', spy)
+    for index in range(20):
+        scene = tool.drawing.draw_scene(source.images, source.target, 0, index,
+                                        settings)
+        visible = np.bincount(scene.owner.ravel())[1:]
+        assert len(visible) == len(scene.classes) >= 1
+        assert (visible[:len(full)] >= .85 * np.array(full)).all()
+        counts.append(len(visible))
+    assert min(counts) < 6, 'a full image takes no more digits'
+
+
+def test_digit_as_large_as_the_image(tmp_path: Path) -> None:
+    size = ['--size', '24', '40', '--digit-size', '24', '24']
+    out = make(tmp_path / 'out', *size, '--num-train', '20')
+    assert read_all(out, 'labels').any((1, 2)).all()
+
+
+def test_clutter_changes_only_the_background(tmp_path: Path) -> None:
+    edges, labels = [], []
+    for amount in ('0', '.5', '1'):
+        root = make(tmp_path / amount, '--clutter', amount)
+        labels.append(read_all(root, 'labels'))
+        steps = np.diff(read_all(root, 'images').astype(float), axis=2)
+        edges.append(np.abs(steps[labels[0][:, :, 1:] == 0]).mean())
+    assert (labels[0] == labels[1]).all() and (labels[0] == labels[2]).all()
+    assert 1.3 * edges[0] < edges[1] and 1.1 * edges[1] < edges[2]
+
+
+def test_digits_stand_out(made: Path) -> None:
+    images = iter(read_all(made, 'images').astype(float))
+    for split in COUNTS:
+        for labels, found in instances(made, split):
+            image = next(images)
+            for mask, _ in found:
+                ring = cv2.dilate(mask.astype(np.uint8), np.ones((7, 7))) > 0
+                ink = np.median(image[mask], 0)
+                paper = np.median(image[ring & (labels == 0)], 0)
+                assert np.abs(ink - paper).max() > 30
+
+
+def test_already_there(made: Path, capsys: CaptureFixture) -> None:
+    before = {path: path.stat().st_mtime_ns for path in made.rglob('*')}
+    make(made)
+    make(made, '--overwrite')
+    after = {path: path.stat().st_mtime_ns for path in made.rglob('*')}
+    assert after == before
+    assert capsys.readouterr().out.count('already there') == 2
+
+
+def test_other_arguments_need_overwrite(made: Path, tmp_path: Path,
+                                        capsys: CaptureFixture) -> None:
+    out = make(tmp_path / 'out', '--seed', '1')
+    before = contents(out)
+    message = refusal(capsys, out)
+    assert str(out) in message and '--overwrite' in message
+    assert contents(out) == before
+    make(out, '--overwrite')
+    assert contents(out) == contents(made)
+    assert [path.name for path in tmp_path.iterdir()] == ['out']
+
+
+@pytest.mark.parametrize('marker', [None, '[]', '{}', 'no json'])
+@pytest.mark.parametrize('extra', [[], ['--overwrite']])
+def test_foreign_folder_is_left_alone(tmp_path: Path, capsys: CaptureFixture,
+                                      marker: Optional[str],
+                                      extra: list) -> None:
+    out = tmp_path / 'mine'
+    out.mkdir()
+    (out / 'thesis.txt').write_text('three years of work')
+    if marker is not None:
+        (out / 'digits_scenes.json').write_text(marker)
+    before = contents(tmp_path)
+    message = refusal(capsys, out, *extra)
+    assert str(out) in message and '--overwrite' in message
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize('extra', [[], ['--overwrite']])
+def test_interrupted_run_changes_nothing(tmp_path: Path,
+                                         monkeypatch: MonkeyPatch,
+                                         extra: list) -> None:
+    if extra:
+        make(tmp_path / 'out')
+    before = contents(tmp_path)
+    draw = tool.drawing.draw_scene
+
+    def stop_late(*args: object) -> object:
+        if args[2:4] == (1, 2):
+            raise KeyboardInterrupt
+        return draw(*args)
+
+    monkeypatch.setattr(tool.drawing, 'draw_scene', stop_late)
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path / 'out', '--seed', '5', *extra)
+    assert contents(tmp_path) == before
+    assert len(list(tmp_path.iterdir())) == len(extra)
+
+
+def test_old_comes_back_if_the_new_cannot_be_put(
+        tmp_path: Path, monkeypatch: MonkeyPatch,
+        capsys: CaptureFixture) -> None:
+    out = make(tmp_path / 'out')
+    before = contents(tmp_path)
+    rename = tool.os.rename
+
+    def fail_for_new(source: Path, target: Path) -> None:
+        if Path(source).name == 'new':
+            raise OSError('no space left')
+        rename(source, target)
+
+    monkeypatch.setattr(tool.os, 'rename', fail_for_new)
+    message = refusal(capsys, out, '--seed', '5', '--overwrite')
+    assert 'no space left' in message
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize('bad, words', [
+    ('--num-train 0', ['--num-train', '1 or more', 'got 0']),
+    ('--num-val -2', ['--num-val', '1 or more', 'got -2']),
+    ('--digits 0 2', ['--digits', '1 <= MIN', '(0, 2)']),
+    ('--digits 3 2', ['--digits', 'MIN <= MAX', '(3, 2)']),
+    ('--digit-size 30 20', ['--digit-size', 'MIN <= MAX', '(30, 20)']),
+    ('--digit-size 20 49', ['--digit-size', '<= 48', '(20, 49)']),
+    ('--digit-size 0 20', ['--digit-size', '8 <= MIN', '(0, 20)']),
+    ('--size 0 64', ['--size', 'at least 8 px', '(0, 64)']),
+    ('--size 64', ['--size', '2 arguments']),
+    ('--clutter 1.5', ['--clutter', 'from 0 to 1', 'got 1.5']),
+    ('--clutter -0.1', ['--clutter', 'from 0 to 1', 'got -0.1']),
+    ('--clutter nan', ['--clutter', 'from 0 to 1', 'got nan']),
+    ('--seed -1', ['--seed', '0 or more', 'got -1']),
+    ('--masks png', ['--masks', 'polygon', 'rle', 'png']),
+])
+def test_bad_arguments(tmp_path: Path, capsys: CaptureFixture, bad: str,
+                       words: list) -> None:
+    message = refusal(capsys, tmp_path / 'deep/out', *bad.split())
+    assert all(word in message for word in words), message
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('module, package', [
+    ('sklearn.datasets', 'scikit-learn'),
+    ('pycocotools.mask', 'pycocotools'),
+])
+def test_missing_package(tmp_path: Path, monkeypatch: MonkeyPatch,
+                         capsys: CaptureFixture, module: str,
+                         package: str) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    message = refusal(capsys, tmp_path / 'deep/out', '--masks', 'rle')
+    assert f'pip install {package}' in message
+    assert not list(tmp_path.iterdir())
+
+
+def test_script_runs_from_anywhere(made: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(TOOL), 'a/b', *SMALL]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == 'digits scenes: 6 train, 3 val, 48x64 -> a/b\n'
+    assert contents(tmp_path / 'a/b') == contents(made)

@@ -1,0 +1,115 @@
+# Copyright (c) mmcropr contributors.
+"""Count parameters and multiply-accumulates of a config at inference."""
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any, Dict, List
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from mmcropr.utils.build import Encoder, WholeModel, build_for_inference
+
+LINEAR = ('mm', 'addmm', 'convolution')
+
+
+def count_macs(module: nn.Module, shape: tuple) -> Dict[str, int]:
+    """Multiply-accumulates of one forward: ``linear_macs`` of linear and
+    convolution layers, ``total_macs`` with attention.
+
+    Args:
+        module: Takes an image. Tensors are fake, so nothing is computed.
+        shape: Of the image, (B, C, H, W).
+    """
+    for part in module.modules():
+        if hasattr(part, 'fused_attn'):
+            # A fused kernel hides its two matrix products from the counter.
+            part.fused_attn = False
+    counter = FlopCounterMode(display=False)
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    with fake, counter, torch.no_grad():
+        module(torch.empty(shape))
+    counts = {
+        op.__name__.split('.')[0] if hasattr(op, '__name__') else str(op):
+        flops
+        for op, flops in counter.get_flop_counts()['Global'].items()
+    }
+    linear = sum(counts.get(name, 0) for name in LINEAR)
+    return dict(
+        linear_macs=linear // 2, total_macs=sum(counts.values()) // 2)
+
+
+def tokens_per_block(backbone: nn.Module, grid: tuple) -> List[int]:
+    """Length of the sequence that every block processes, prefix included;
+    with Last Layer Fusion the last block has all of them."""
+    trunk = backbone.trunk
+    full = grid[0] * grid[1] + trunk.num_prefix
+    left = dict(
+        zip(backbone.schedule.modules, backbone.lengths(grid))
+    ) if backbone.schedule else {}
+    lengths, now = [], full
+    for block in range(trunk.depth - 1):
+        lengths.append(now)
+        now = left.get(block, now)
+    return lengths + [full]
+
+
+def analyse(config: str, shape: tuple) -> Dict[str, Any]:
+    """Everything that the tool reports of one config.
+
+    Args:
+        config: Path of a config whose backbone is a CroprViT.
+        shape: Height and width of the image in pixels.
+    """
+    model = build_for_inference(config)
+    backbone, image = model.backbone, (1, model.backbone.in_channels, *shape)
+    patch = backbone.trunk.patch_size
+    grid = tuple(-(-size // p) for size, p in zip(shape, patch))
+    result = dict(
+        config=config,
+        shape=list(shape),
+        params=sum(p.numel() for p in Encoder(model).parameters()),
+        **count_macs(Encoder(model), image),
+        tokens_per_block=tokens_per_block(backbone, grid))
+    result['model'] = dict(
+        params=sum(p.numel() for p in model.parameters()),
+        **count_macs(WholeModel(model), image))
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--shape', nargs=2, type=int, metavar=('H', 'W'), default=None,
+        help='image size in pixels (default: img_size of the backbone)')
+    parser.add_argument('--json', type=Path, help='write the result there')
+    args = parser.parse_args()
+    shape = args.shape
+    if shape is None:
+        from mmengine.config import Config
+        size = Config.fromfile(args.config).model.backbone.img_size
+        shape = (size, size) if isinstance(size, int) else size
+    if min(shape) < 1:
+        parser.error(f'--shape must be positive, got {tuple(shape)}')
+    result = analyse(args.config, tuple(shape))
+    text = json.dumps(result, indent=2)
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        part = args.json.with_name(args.json.name + '.part')
+        part.write_text(text + '\n')
+        os.replace(part, args.json)
+    print(f'{args.config} at {shape[0]} x {shape[1]} px, encoder:')
+    print(f'  parameters   {result["params"] / 1e6:.1f} M')
+    print(f'  linear MACs  {result["linear_macs"] / 1e9:.1f} G  '
+          '(linear and convolution layers, as the paper counts)')
+    print(f'  total MACs   {result["total_macs"] / 1e9:.1f} G  '
+          '(with attention)')
+    print(f'  tokens       {result["tokens_per_block"]}')
+
+
+if __name__ == '__main__':
+    main()
