@@ -1,0 +1,38 @@
+# make quickstart   set up, train and evaluate Cropr on handwritten digits
+# make test         set up, run the tests
+# make test-upstream  the same tests on OpenMMLab's own last releases
+# Settings: PYTHON=/path/to/python VENV=DIR
+VENV ?= .venv
+UPSTREAM_VENV ?= .venv-upstream
+PYTHON ?=
+BOOT := $(or $(PYTHON),python3)
+PY := $(VENV)/bin/python
+DATA := data/digits_scenes
+NAME := cropr-r52_digits-vit_linear_1xb16-30e_digits-scenes-128x128
+WORK := work_dirs/quickstart
+
+.PHONY: env quickstart test env-upstream test-upstream check
+
+env:
+	@$(BOOT) tools/setup_env.py --venv $(VENV) --python "$(PYTHON)"
+
+check: env
+	@$(PY) tools/check_env.py
+
+quickstart: env
+	@$(PY) tools/dataset_converters/digits_scenes.py $(DATA)
+	@$(PY) tools/train.py configs/cropr/$(NAME).py --work-dir $(WORK) \
+	    --resume
+	@$(PY) tools/test.py configs/cropr/$(NAME).py \
+	    $$(cat $(WORK)/last_checkpoint) --work-dir $(WORK)
+	@echo "What was pruned: $(WORK)/pruning_maps/*.png"
+
+test: env
+	@$(PY) -m pytest
+
+env-upstream:
+	@$(BOOT) tools/setup_env.py --stack upstream --venv $(UPSTREAM_VENV) \
+	    --python "$(PYTHON)"
+
+test-upstream: env-upstream
+	@$(UPSTREAM_VENV)/bin/python -m pytest
