@@ -8,6 +8,10 @@ from types import ModuleType
 from typing import Any, Dict, Tuple
 
 import torch
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.registry import DefaultScope
+from mmengine.visualization import Visualizer
 from safetensors import safe_open
 from torch import Tensor
 
@@ -23,6 +27,15 @@ TINY_EVA = dict(
     swiglu_mlp=True,
     scale_mlp=True,
     use_rot_pos_emb=True)
+
+
+def forget_globals() -> None:
+    """Forget mmengine's scopes, loggers and visualizers: it keeps them by
+    name, and a second run in one process would log into the first's."""
+    managers = [DefaultScope, MMLogger, Visualizer]
+    for manager in managers:
+        managers += manager.__subclasses__()
+        manager._instance_dict.clear()
 
 
 def load_tool(path: str) -> ModuleType:
@@ -63,3 +76,52 @@ def randomise_layer_scale(vit: torch.nn.Module) -> None:
     for name, parameter in vit.named_parameters():
         if 'gamma' in name:
             torch.nn.init.uniform_(parameter, 0.3, 1.5)
+
+
+def tiny_digits_config(digits: Path, work_dir: Path, **options: Any) -> Config:
+    """The Cropr config of the digits scenes, shrunk to 64 px images, a model
+    of 6 blocks and 4 modules, 2 epochs of 4 iterations, without augmentation.
+
+    Args:
+        digits: Folder of the scenes.
+        work_dir: Of the run.
+        options: Further dotted settings, with '__' for the dots.
+    """
+    name = 'cropr-r52_digits-vit_linear_1xb16-30e_digits-scenes-128x128.py'
+    cfg = Config.fromfile(ROOT / 'configs/cropr' / name)
+    cfg.merge_from_dict({
+        'work_dir': str(work_dir),
+        'randomness.seed': 0,
+        'model.data_preprocessor.size': (64, 64),
+        'model.backbone.img_size': 64,
+        'model.backbone.arch.embed_dim': 32,
+        'model.backbone.arch.num_heads': 2,
+        'model.backbone.reducer.rate': 12,
+        'model.backbone.reducer.num_queries': 64,
+        'model.decode_head.in_channels': 32,
+        'model.auxiliary_head.in_channels': 32,
+        'train_cfg.max_epochs': 2,
+        'train_cfg.val_interval': 2,
+        'param_scheduler.1.end': 2,
+        'default_hooks.logger.interval': 1,
+        **{
+            key.replace('__', '.'): value
+            for key, value in options.items()
+        },
+    })
+    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        cfg[loader].dataset.data_root = str(digits)
+        cfg[loader].dataset.pipeline = cfg.test_pipeline
+        cfg[loader].batch_size = min(cfg[loader].batch_size, 4)
+    return cfg
+
+
+def logged(work_dir: Path, key: str = 'loss') -> list:
+    """Values of one key in the scalars that a run logged, in order."""
+    values = []
+    for file in sorted(Path(work_dir).glob('*/vis_data/scalars.json')):
+        for line in file.read_text().splitlines():
+            row = json.loads(line)
+            if key in row:
+                values.append(row[key])
+    return values

@@ -275,7 +275,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     add('--num-train', type=int, default=1000, help='training scenes')
     add('--num-val', type=int, default=200, help='validation scenes')
     add('--digits', default=[1, 3], help='digits per scene', **span)
-    add('--digit-size', default=[24, 40], help='digit height, px', **span)
+    add('--digit-size', default=[36, 60], help='digit height, px', **span)
     add('--clutter', type=float, default=0.5, help='amount, 0 to 1')
     add('--seed', type=int, default=0, help='seed of all scenes')
     kinds = ('polygon', 'rle')

@@ -1,0 +1,25 @@
+# Copyright (c) mmcropr contributors.
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+
+from tests.utils import forget_globals, load_tool
+
+
+@pytest.fixture(autouse=True)
+def clean_globals() -> Iterator[None]:
+    yield
+    forget_globals()
+
+
+@pytest.fixture(scope='session')
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few digits scenes of 64 x 64 px."""
+    out = tmp_path_factory.mktemp('data') / 'digits'
+    tool = load_tool('dataset_converters/digits_scenes.py')
+    tool.main([
+        str(out), '--size', '64', '64', '--num-train', '16', '--num-val', '4',
+        '--digit-size', '20', '30'
+    ])
+    return out

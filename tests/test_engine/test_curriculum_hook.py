@@ -1,0 +1,129 @@
+# Copyright (c) mmcropr contributors.
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from mmengine.hooks import Hook
+from mmengine.model import MMDistributedDataParallel
+from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch import nn
+
+from mmcropr.engine import PruningCurriculumHook
+from mmcropr.engine.hooks.curriculum_hook import curriculum, find_backbone
+from mmcropr.models import CroprViT
+from tests.utils import TINY, forget_globals, logged, tiny_digits_config
+
+
+@pytest.mark.parametrize('rate', [1, 8, 31, 40])
+@pytest.mark.parametrize('epochs', [1, 2, 3, 4, 5, 10, 64, 65])
+def test_rates_are_those_of_the_paper(epochs, rate):
+    ramp = epochs // 2
+    wanted = np.floor(np.linspace(0, rate, ramp) + 1e-9).astype(int).tolist()
+    wanted += [rate] * (epochs - ramp)
+    found = [curriculum(epoch, epochs) for epoch in range(epochs)]
+    assert [rate * a // b for a, b in found] == wanted
+
+
+def test_share():
+    assert curriculum(0, 100, share=0.) == (1, 1)
+    assert curriculum(99, 100, share=1.) == (99, 99)
+    with pytest.raises(ValueError, match='share'):
+        PruningCurriculumHook(share=1.5)
+
+
+class Spy(Hook):
+    """Writes down the lengths that every training iteration uses."""
+    priority = 'LOWEST'
+
+    def __init__(self) -> None:
+        self.lengths = []
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        self.lengths.append(find_backbone(runner.model).lengths()[-1])
+
+
+def run(cfg) -> list:
+    forget_globals()
+    runner, spy = Runner.from_cfg(cfg), Spy()
+    runner.register_hook(spy)
+    runner.train()
+    return spy.lengths
+
+
+def test_by_epoch_and_resumed(digits, tmp_path):
+    """A run that stops after 3 of 6 epochs and goes on is the same run."""
+    options = dict(
+        train_cfg__max_epochs=6,
+        train_cfg__val_interval=6,
+        param_scheduler__1__end=6)
+    whole = run(tiny_digits_config(digits, tmp_path / 'whole', **options))
+    # rates 0, 6, 12, 12, ... over 4 modules, aligned to 8
+    assert whole == [65] * 4 + [40] * 4 + [16] * 16
+
+    class Stop(Exception):
+        pass
+
+    class Killer(Hook):
+
+        def before_train_epoch(self, runner) -> None:
+            if runner.epoch == 3:
+                raise Stop
+
+    forget_globals()
+    cfg = tiny_digits_config(digits, tmp_path / 'parts', **options)
+    runner, spy = Runner.from_cfg(cfg), Spy()
+    runner.register_hook(Killer())
+    runner.register_hook(spy)
+    with pytest.raises(Stop):
+        runner.train()
+    cfg.resume = True
+    cfg.experiment_name = 'resumed'
+    assert spy.lengths + run(cfg) == whole
+    first, second = (logged(tmp_path / name) for name in ('whole', 'parts'))
+    assert len(first) >= 24
+    np.testing.assert_allclose(second, first, rtol=1e-5)
+
+
+def test_by_iteration(digits, tmp_path):
+    cfg = tiny_digits_config(digits, tmp_path)
+    cfg.train_cfg = dict(
+        type='IterBasedTrainLoop', max_iters=10, val_interval=10)
+    cfg.train_dataloader.sampler = dict(type='InfiniteSampler', shuffle=True)
+    cfg.param_scheduler, cfg.log_processor.by_epoch = None, False
+    cfg.default_hooks.checkpoint.by_epoch = False
+    # floor(12 * i / 4) for 5 iterations, then 12
+    assert run(cfg) == [65, 56, 40, 32, 16] + [16] * 5
+
+
+def fake_runner(model: nn.Module) -> SimpleNamespace:
+    loop = EpochBasedTrainLoop.__new__(EpochBasedTrainLoop)
+    return SimpleNamespace(
+        model=model, train_loop=loop, epoch=1, max_epochs=6)
+
+
+def test_unwraps_model_wrappers():
+    wrapper = MMDistributedDataParallel.__new__(MMDistributedDataParallel)
+    nn.Module.__init__(wrapper)
+    backbone = CroprViT(
+        TINY, img_size=64, reducer=dict(type='mmcropr.Random', rate=4))
+    wrapper.module = nn.Sequential(backbone)
+    hook = PruningCurriculumHook()
+    hook.before_train_iter(fake_runner(wrapper), 0)
+    assert backbone.train().lengths() == [16, 16]  # 16 - 2 (i + 1), aligned
+    assert backbone._progress == (1, 2)
+
+
+def test_checks_before_training(digits, tmp_path):
+    cfg = tiny_digits_config(digits, tmp_path / 'a')
+    cfg.model.auxiliary_head.num_modules = 5
+    with pytest.raises(ValueError, match='num_modules=5.* 4;.*num_modules=4'):
+        Runner.from_cfg(cfg).train()
+    cfg = tiny_digits_config(digits, tmp_path / 'b')
+    cfg.model.auxiliary_head = None
+    with pytest.raises(ValueError, match='auxiliary_head=.*num_modules=4'):
+        Runner.from_cfg(cfg).train()
+
+
+def test_model_without_cropr_vit():
+    with pytest.raises(ValueError, match='Sequential has 0 mmcropr.CroprViT'):
+        find_backbone(nn.Sequential(nn.Linear(1, 1)))

@@ -1,0 +1,52 @@
+# Copyright (c) mmcropr contributors.
+import mmcv
+import numpy as np
+import pytest
+from mmengine.runner import Runner
+
+from mmcropr.engine import PruningMapHook
+from mmcropr.engine.hooks.pruning_map_hook import draw_pruning_map
+from tests.utils import tiny_digits_config
+
+
+def test_drawing():
+    image = np.full((4, 6, 3), 200, np.uint8)
+    removed = np.full((4, 6), -1)
+    removed[:, :3] = 1
+    picture = draw_pruning_map(image, removed, 4)
+    first, when, kept = np.split(picture, 3, axis=1)
+    assert (first == image).all()
+    assert (when[:, 3:] == 200).all() and (when[:, :3] != 200).any()
+    assert (kept[:, 3:] == 200).all() and (kept[:, :3] == 40).all()
+
+
+@pytest.mark.parametrize('out_type', ['tokens', 'featmap'])
+def test_pictures_of_a_test_run(digits, tmp_path, out_type):
+    cfg = tiny_digits_config(digits, tmp_path)
+    cfg.model.backbone.out_type = out_type
+    if out_type == 'featmap':
+        cfg.model.neck = None
+    cfg.custom_hooks = [
+        dict(type='mmcropr.PruningMapHook', num_images=3)
+    ]
+    Runner.from_cfg(cfg).test()
+    files = sorted((tmp_path / 'pruning_maps').glob('*.png'))
+    assert len(files) == 3
+    source = mmcv.imread(str(digits / f'images/val/{files[0].name}'))
+    image, when, kept = np.split(mmcv.imread(str(files[0])), 3, axis=1)
+    assert (image == source).all()
+    # 64 patches of 8 px, 49 of 65 tokens left: 15 patches stay
+    stays = (kept == source).all(-1).reshape(8, 8, 8, 8).all((1, 3))
+    assert stays.sum() == 15
+
+
+def test_nothing_to_draw_without_reducer(digits, tmp_path):
+    cfg = tiny_digits_config(digits, tmp_path)
+    cfg.model.backbone.reducer, cfg.model.auxiliary_head = None, None
+    Runner.from_cfg(cfg).test()
+    assert not (tmp_path / 'pruning_maps').exists()
+
+
+def test_bad_number():
+    with pytest.raises(ValueError, match='num_images'):
+        PruningMapHook(num_images=0)

@@ -1,0 +1,145 @@
+# Copyright (c) mmcropr contributors.
+import pytest
+import torch
+
+from mmcropr.models import Cropr, CroprViT, NonSalient
+from mmcropr.structures import TokenState
+from tests.utils import TINY, TINY_EVA
+
+
+def make_state(dim: int, num_prefix: int = 2) -> TokenState:
+    return TokenState(
+        x=torch.randn(3, num_prefix + 35, dim),
+        grid=(5, 7),
+        num_prefix=num_prefix,
+        image=torch.zeros(3, 3, 10, 14),
+        image_size=(10, 14))
+
+
+def unfolded(reducer: Cropr, state: TokenState) -> torch.Tensor:
+    """Scores of METHOD.md, section 1: over all queries, prefix cut off."""
+    logits = reducer.queries @ state.x.transpose(1, 2)
+    return logits.sum(1)[:, state.num_prefix:]
+
+
+def places(index: torch.Tensor) -> list:
+    return [sorted(row) for row in index.tolist()]
+
+
+def test_folded_scores_select_as_all_queries_do():
+    torch.manual_seed(0)
+    for draw in range(100):
+        reducer = Cropr(embed_dim=16, num_queries=1 + draw % 40).eval()
+        state = make_state(16, num_prefix=draw % 4)
+        scores = unfolded(reducer, state)
+        assert torch.allclose(reducer.score(state), scores, atol=1e-5)
+        num_keep = 1 + draw % 34
+        wanted = scores.topk(num_keep)[1]
+        reducer(state, state.num_prefix + num_keep)
+        assert state.index.tolist() == places(wanted), draw
+
+
+@pytest.mark.parametrize('cls', [Cropr, NonSalient])
+def test_fold_leaves_the_scores(cls):
+    reducer, state = cls(embed_dim=16, num_queries=9), make_state(16)
+    before = reducer.score(state)
+    summed = reducer.queries.detach().sum(0, keepdim=True)
+    reducer.fold()
+    assert reducer.num_queries == 1
+    assert torch.equal(reducer.queries, summed)
+    assert torch.equal(reducer.score(state), before)
+    assert before.std() > 0
+
+
+def test_folded_backbone_gives_the_same():
+    torch.manual_seed(0)
+    cfg = dict(type='mmcropr.Cropr', rate=3, align=1, num_queries=16)
+    model = CroprViT(TINY, img_size=64, reducer=cfg).eval()
+    image = torch.randn(2, 3, 64, 64)
+    before, = model(image)
+    model.fold_queries()
+    assert torch.equal(model(image)[0], before)
+    # A folded model is one with num_queries=1.
+    cfg['num_queries'] = 1
+    other = CroprViT(TINY, img_size=64, reducer=cfg).eval()
+    assert not torch.allclose(other(image)[0], before)
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(other(image)[0], before)
+
+
+def test_non_salient_keeps_what_cropr_prunes():
+    torch.manual_seed(0)
+    state, twin = make_state(16), make_state(16)
+    twin.x = state.x
+    cropr, control = Cropr(16, num_queries=5), NonSalient(16, num_queries=5)
+    control.load_state_dict(cropr.state_dict())
+    cropr(state, 2 + 20)
+    control(twin, 2 + 15)
+    assert twin.index.tolist() == places(state.pruned[0].index)
+
+
+@pytest.mark.parametrize('cls', [Cropr, NonSalient])
+def test_route(cls):
+    reducer, state = cls(16, num_queries=5), make_state(16)
+    before = state.x.clone()
+    reducer(state, 12)
+    route, = state.routes
+    # The auxiliary head sees what there was before the pruning.
+    assert torch.equal(route.tokens, before)
+    wanted = torch.einsum('qd,bmd->bqm', reducer.queries, before)
+    assert torch.allclose(route.logits, wanted, atol=1e-6)
+    state = make_state(16)
+    reducer(state, state.length)
+    assert len(state.routes) == 1, 'at rate 0 the queries learn all the same'
+    reducer.eval()(state, 12)
+    assert len(state.routes) == 1, 'no route at test time'
+
+
+def test_a_route_trains_queries_and_never_the_backbone():
+    torch.manual_seed(0)
+    cfg = dict(type='mmcropr.Cropr', rate=3, align=1, num_queries=6)
+    model = CroprViT(TINY_EVA, img_size=64, out_type='tokens', reducer=cfg)
+    image = torch.randn(2, 3, 64, 64, requires_grad=True)
+    state = model(image)
+    assert len(state.routes) == 2
+    weights = [torch.randn_like(route.logits) for route in state.routes]
+    sum((route.logits * weight).sum() + route.tokens.sum()
+        for route, weight in zip(state.routes, weights)).backward()
+    for reducer, route, weight in zip(model.reducers, state.routes, weights):
+        wanted = torch.einsum('bqm,bmd->qd', weight, route.tokens)
+        assert torch.allclose(reducer.queries.grad, wanted, atol=1e-5)
+    assert image.grad is None
+    assert all(p.grad is None for p in model.vit.parameters())
+
+
+def test_selection_is_without_gradient():
+    model = CroprViT(
+        TINY,
+        img_size=64,
+        reducer=dict(type='mmcropr.Cropr', rate=3, align=1))
+    maps = model(torch.randn(1, 3, 64, 64))
+    maps[0].square().sum().backward()
+    assert all(r.queries.grad is None for r in model.reducers)
+    assert model.vit.patch_embed.proj.weight.grad.abs().sum() > 0
+
+
+def test_scores_do_not_depend_on_autocast():
+    reducer, state = Cropr(16, num_queries=5), make_state(16)
+    wanted = reducer.score(state)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        found = reducer.score(state)
+    assert found.dtype == torch.float32 and torch.equal(found, wanted)
+
+
+def test_initial_queries():
+    torch.manual_seed(0)
+    reducer = Cropr(embed_dim=64, num_queries=1000)
+    assert reducer.num_queries == 1000
+    assert abs(reducer.queries.std().item() * 8 - 1) < 0.02
+    assert abs(reducer.queries.mean().item()) < 1e-3
+
+
+@pytest.mark.parametrize('num_queries', [0, -2])
+def test_refuses(num_queries):
+    with pytest.raises(ValueError, match=f'1 or more.*got {num_queries}'):
+        Cropr(16, num_queries=num_queries)
