@@ -9,6 +9,7 @@ from mmengine.evaluator import DumpResults
 from mmengine.runner import Runner
 
 from mmcropr.utils.data import check_data
+from mmcropr.utils.dist import use_cpu_processes
 
 
 def parse_args() -> argparse.Namespace:
@@ -88,6 +89,7 @@ def main() -> None:
         check_data(cfg, 'test_dataloader')
     except FileNotFoundError as error:
         raise SystemExit(f'error: {error}') from error
+    use_cpu_processes(cfg)
     runner = Runner.from_cfg(cfg)
     if args.out:
         runner.test_evaluator.metrics.append(

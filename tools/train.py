@@ -8,6 +8,7 @@ from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
 from mmcropr.utils.data import check_data
+from mmcropr.utils.dist import use_cpu_processes
 
 
 def parse_args() -> argparse.Namespace:
@@ -70,6 +71,7 @@ def main() -> None:
         check_data(cfg, 'train_dataloader', 'val_dataloader')
     except FileNotFoundError as error:
         raise SystemExit(f'error: {error}') from error
+    use_cpu_processes(cfg)
     Runner.from_cfg(cfg).train()
 
 

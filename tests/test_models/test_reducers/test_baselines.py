@@ -1,7 +1,10 @@
 # Copyright (c) mmcropr contributors.
+import inspect
+
 import pytest
 import torch
 from timm.layers import apply_rot_embed_cat
+from timm.models.eva import Eva
 from torch import Tensor, nn
 
 from mmcropr.models import AttnTopK, CroprViT, Random, Variance
@@ -23,6 +26,8 @@ ARCHS = dict(
     pe=dict(ROPE, rope_grid_indexing='xy', init_values=1.),
     mixed=dict(ROPE, rope_type='mixed', use_abs_pos_emb=False)
 )  # yapf: disable
+if 'num_kv_heads' in inspect.signature(Eva).parameters:  # not in timm 1.0.20
+    ARCHS['grouped_query'] = dict(ROPE, num_kv_heads=1, qkv_fused=False)
 
 
 def make_state(batch: int, grid: tuple, image: Tensor = None) -> TokenState:

@@ -1,0 +1,26 @@
+# Copyright (c) mmcropr contributors.
+import torch
+from mmengine.config import Config
+from torch import distributed
+
+
+def use_cpu_processes(cfg: Config) -> None:
+    """Let torchrun's processes work on a machine without a GPU.
+
+    mmengine binds every process to a GPU, in the process group and in the
+    model wrapper; here both are made for CPU (gloo) before it does. With a
+    GPU, or without torchrun, nothing happens.
+
+    Args:
+        cfg: Config of a run, changed in place.
+    """
+    if cfg.get('launcher') != 'pytorch' or torch.cuda.is_available():
+        return
+    distributed.init_process_group(backend='gloo')
+    cfg.setdefault(
+        'model_wrapper_cfg',
+        dict(
+            type='MMDistributedDataParallel',
+            device_ids=None,
+            broadcast_buffers=False,
+            find_unused_parameters=cfg.get('find_unused_parameters', False)))

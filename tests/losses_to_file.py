@@ -1,0 +1,24 @@
+# Copyright (c) mmcropr contributors.
+"""A hook for the tests of distributed training."""
+import json
+from pathlib import Path
+
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+
+@HOOKS.register_module(force=True)
+class LossesToFile(Hook):
+    """Writes every iteration's loss of this process to a file."""
+
+    def __init__(self, out_dir: str) -> None:
+        self.out_dir, self.losses = Path(out_dir), []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None,
+                         outputs=None) -> None:
+        self.losses.append(outputs['loss'].item())
+
+    def after_train(self, runner) -> None:
+        file = self.out_dir / f'losses_{get_rank()}.json'
+        file.write_text(json.dumps(self.losses))

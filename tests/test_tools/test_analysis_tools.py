@@ -1,0 +1,117 @@
+# Copyright (c) mmcropr contributors.
+import json
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from mmcropr.models import CroprViT, TopKPruner
+from tests.utils import ROOT, TINY_EVA, load_tool
+
+flops = load_tool('analysis_tools/get_flops.py')
+benchmark = load_tool('analysis_tools/benchmark.py')
+DIGITS = 'digits-vit_linear_1xb16-30e_digits-scenes-128x128.py'
+CROPR = str(ROOT / f'configs/cropr/cropr-r52_{DIGITS}')
+NONE = str(ROOT / f'configs/no_pruning/{DIGITS}')
+EVA = 'eva02-l_linear_1xb8-amp-64e_ade20k-512x512.py'
+
+
+def test_counts_by_hand():
+    """D = 96, hidden 384, patches of 192 values: MACs of every layer."""
+    found = flops.analyse(NONE, (128, 128))
+    dim, tokens = 96, 257
+    linear = 256 * 192 * dim + 6 * tokens * 12 * dim**2
+    assert found['linear_macs'] == linear
+    assert found['total_macs'] == linear + 6 * 2 * tokens**2 * dim
+    assert found['tokens_per_block'] == [257] * 6
+    found = flops.analyse(CROPR, (128, 128))
+    lengths = [257, 208, 152, 104, 48, 257]
+    assert found['tokens_per_block'] == lengths
+    linear = 256 * 192 * dim + sum(lengths) * 12 * dim**2
+    assert found['linear_macs'] == linear
+
+
+@pytest.mark.parametrize('name, macs', [
+    (f'no_pruning/{EVA}', 311e9),
+    (f'cropr/cropr-r40_{EVA}', 183e9),
+])
+def test_published_counts(name, macs, tmp_path, monkeypatch, capsys):
+    """Tab. 4 of the paper, through the command line."""
+    out = tmp_path / 'new/out.json'
+    monkeypatch.setattr(sys, 'argv', [
+        'get_flops.py', str(ROOT / 'configs' / name), '--json', str(out)])
+    flops.main()
+    found = json.loads(out.read_text())
+    assert found['linear_macs'] == pytest.approx(macs, rel=0.01)
+    assert found['params'] == pytest.approx(304e6, rel=0.01)
+    assert found['total_macs'] > found['linear_macs']
+    assert found['tokens_per_block'][-1] == 1025
+    assert 'linear MACs' in capsys.readouterr().out
+
+
+def test_slicing_reference_is_the_same_network():
+    """Where Cropr would keep the first tokens, slicing gives its outputs."""
+
+    class First(TopKPruner):
+        """Scores that fall with the place in the sequence."""
+
+        def score(self, state):
+            count = state.length - state.num_prefix
+            return -torch.arange(count).float().expand(len(state.x), -1)
+
+    backbone = CroprViT(
+        TINY_EVA, img_size=96, reducer=dict(type='mmcropr.Random', rate=8))
+    backbone.eval().reducers = nn.ModuleList([First(32), First(32)])
+    image = torch.rand(2, 3, 96, 96)
+    with torch.no_grad():
+        wanted = backbone(image)[0]
+        found = benchmark.SlicedBackbone(backbone)(image)[0]
+        none = benchmark.no_pruning(nn.ModuleDict(dict(backbone=backbone)))
+        assert not torch.allclose(none.backbone(image)[0], wanted, atol=1e-3)
+    assert torch.allclose(found, wanted, atol=1e-5)
+    assert len(backbone.reducers) == 2, 'the references are copies'
+
+
+@pytest.mark.parametrize('whole', [[], ['--whole']])
+def test_benchmark(tmp_path, monkeypatch, capsys, whole):
+    out = tmp_path / 'b.json'
+    monkeypatch.setattr(sys, 'argv', [
+        'benchmark.py', CROPR, NONE, '--shape', '128', '128', '--device',
+        'cpu', '--rounds', '3', '--warmup', '1', '--json', str(out), *whole])
+    benchmark.main()
+    found = json.loads(out.read_text())
+    kinds = [row['name'].split(':')[0] for row in found['results']]
+    assert kinds[:2] == ['no pruning', 'ideal slicing']
+    assert kinds[2].startswith('cropr-r52') and len(kinds) == 3
+    row = found['results'][2]
+    assert row['images_per_second'] > 0
+    assert row['ratio_to_no_pruning'] > 0 and row['ratio_to_ideal_slicing'] > 0
+    assert found['hardware'] and found['versions']['torch'] == (
+        torch.__version__)
+    assert 'x slicing' in capsys.readouterr().out
+
+
+def test_ratios_are_paired_by_round():
+    entries = [
+        benchmark.Entry('none', None, None, None),
+        benchmark.Entry('fast', None, 'none', None)]
+    rows = benchmark.summarise(
+        entries, dict(none=[2., 4., 6.], fast=[1., 2., 2.]), batch=2)
+    assert rows[1]['ratio_to_no_pruning'] == 2
+    assert rows[0]['images_per_second'] == 0.5
+    assert rows[0]['ratio_to_no_pruning'] is None
+
+
+@pytest.mark.parametrize('options, message', [
+    (['--device', 'cuda'], 'no CUDA device'),
+    (['--device', 'cpu', '--rounds', '0'], '--rounds must be 1'),
+])
+def test_bad_options(options, message, monkeypatch, capsys):
+    if 'cuda' in options and torch.cuda.is_available():
+        pytest.skip('there is a CUDA device')
+    monkeypatch.setattr(sys, 'argv', [
+        'benchmark.py', CROPR, '--shape', '64', '64', *options])
+    with pytest.raises(SystemExit):
+        benchmark.main()
+    assert message in capsys.readouterr().err

@@ -1,0 +1,163 @@
+# Copyright (c) mmcropr contributors.
+"""The command line tools, as users start them."""
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.utils import ROOT, load_tool, logged, tiny_digits_config
+
+
+def run_tool(*args: str, **env: str) -> subprocess.CompletedProcess:
+    path = str(Path(sys.executable).parent)
+    env = dict(os.environ, PATH=f'{path}{os.pathsep}{os.environ["PATH"]}',
+               OMP_NUM_THREADS='1', **env)  # yapf: disable
+    return subprocess.run([str(a) for a in args], capture_output=True,
+                          text=True, cwd=ROOT, env=env)
+
+
+@pytest.fixture
+def config(digits, tmp_path) -> Path:
+    file = tmp_path / 'tiny.py'
+    tiny_digits_config(digits, tmp_path / 'run').dump(file)
+    return file
+
+
+def test_train_then_test(config, tmp_path):
+    done = run_tool(sys.executable, 'tools/train.py', config)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(logged(tmp_path / 'run')) == 8
+    checkpoint = tmp_path / 'run/epoch_2.pth'
+    done = run_tool(
+        sys.executable, 'tools/test.py', config, checkpoint, '--work-dir',
+        tmp_path / 'test', '--show-dir', tmp_path / 'show', '--out',
+        tmp_path / 'out.pkl')
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert 'mIoU' in done.stdout + done.stderr
+    assert len(list((tmp_path / 'test/pruning_maps').glob('*.png'))) == 4
+    assert len(list((tmp_path / 'show').rglob('*.png'))) == 4
+    assert (tmp_path / 'out.pkl').stat().st_size > 0
+
+
+def plain_sgd(digits: Path, work_dir: Path, batch: int) -> dict:
+    """A run whose only source of randomness is the order of the data."""
+    cfg = tiny_digits_config(digits, work_dir)
+    cfg.optim_wrapper = dict(
+        type='OptimWrapper', optimizer=dict(type='SGD', lr=0.05))
+    cfg.param_scheduler = None
+    cfg.train_dataloader.batch_size = batch
+    # Each rank logs to a file of its own.
+    cfg.custom_hooks.append(dict(type='LossesToFile', out_dir=str(work_dir)))
+    cfg.custom_imports.imports.append('tests.losses_to_file')
+    return cfg
+
+
+def test_two_processes_are_one(digits, tmp_path):
+    """dist_train.sh with gloo: the mean loss of two processes is the loss of
+    one with the doubled batch, step by step."""
+    losses = {}
+    for gpus, batch in ((1, 4), (2, 2)):
+        work_dir = tmp_path / str(gpus)
+        file = tmp_path / f'{gpus}.py'
+        plain_sgd(digits, work_dir, batch).dump(file)
+        done = run_tool(
+            'bash', 'tools/dist_train.sh', file, gpus,
+            PORT=str(29610 + gpus))
+        assert done.returncode == 0, done.stderr[-3000:]
+        losses[gpus] = np.mean([
+            json.loads((work_dir / f'losses_{rank}.json').read_text())
+            for rank in range(gpus)
+        ], axis=0)  # yapf: disable
+    assert losses[1].shape == (8, )
+    np.testing.assert_allclose(losses[2], losses[1], rtol=1e-4)
+
+
+@pytest.mark.parametrize('script', [
+    'dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'slurm_test.sh'
+])
+def test_scripts_say_how_to_use_them(script):
+    done = run_tool('bash', f'tools/{script}')
+    assert done.returncode == 2 and 'usage:' in done.stderr
+
+
+def test_slurm_passes_everything_on(tmp_path):
+    fake = tmp_path / 'srun'
+    fake.write_text('#!/bin/sh\necho "$@"\n')
+    fake.chmod(0o755)
+    done = run_tool(
+        'env', f'PATH={tmp_path}{os.pathsep}{os.environ["PATH"]}', 'GPUS=16',
+        'bash', 'tools/slurm_test.sh', 'part', 'job', 'c.py', 'c.pth',
+        '--out', 'o.pkl')
+    words = done.stdout.split()
+    assert words[:2] == ['-p', 'part']
+    assert '--ntasks=16' in words and '--gres=gpu:8' in words
+    end = ['c.py', 'c.pth', '--launcher', 'slurm', '--out', 'o.pkl']
+    assert words[-6:] == end
+
+
+def test_missing_data_names_the_command(tmp_path):
+    name = 'cropr-r52_digits-vit_linear_1xb16-30e_digits-scenes-128x128.py'
+    done = run_tool(
+        sys.executable, 'tools/train.py', f'configs/cropr/{name}',
+        '--work-dir', tmp_path / 'run', '--cfg-options',
+        f'train_dataloader.dataset.data_root={tmp_path}/none')
+    assert done.returncode == 1
+    assert f'no data at {tmp_path}/none' in done.stderr
+    assert 'python tools/dataset_converters/digits_scenes.py' in done.stderr
+    assert 'Traceback' not in done.stderr
+    assert not (tmp_path / 'run').exists()
+
+
+def test_missing_checkpoint(config, tmp_path):
+    done = run_tool(sys.executable, 'tools/test.py', config,
+                    tmp_path / 'none.pth')
+    assert done.returncode == 2
+    assert f'no checkpoint at {tmp_path}/none.pth' in done.stderr
+
+
+def test_options(config, tmp_path, monkeypatch):
+    tool = load_tool('train.py')
+    monkeypatch.setattr(sys, 'argv', [
+        'train.py', str(config), '--amp', '--resume', '--work-dir',
+        str(tmp_path / 'w'), '--cfg-options', 'train_dataloader.batch_size=3'
+    ])
+    cfg = tool.load_config(tool.parse_args())
+    assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
+    assert cfg.resume and cfg.load_from is None
+    assert cfg.work_dir == str(tmp_path / 'w')
+    assert cfg.train_dataloader.batch_size == 3
+    monkeypatch.setattr(sys, 'argv', ['train.py', str(config),
+                                      '--auto-scale-lr'])
+    with pytest.raises(SystemExit, match='base_batch_size'):
+        tool.load_config(tool.parse_args())
+
+
+def test_resume_names_a_checkpoint(config, monkeypatch):
+    tool = load_tool('train.py')
+    monkeypatch.setattr(sys, 'argv', ['train.py', str(config), '--resume',
+                                      'a.pth'])
+    cfg = tool.load_config(tool.parse_args())
+    assert cfg.resume and cfg.load_from == 'a.pth'
+
+
+def test_check_env():
+    done = run_tool(sys.executable, 'tools/check_env.py')
+    assert done.returncode == 0, done.stdout
+    assert torch.__version__ in done.stdout
+    assert 'mmcv ops     load and work' in done.stdout
+
+
+def test_check_env_tells_the_remedy(tmp_path):
+    """An mmcv without its ops: the first wall that users meet."""
+    (tmp_path / 'mmcv').mkdir()
+    (tmp_path / 'mmcv/__init__.py').write_text("__version__ = '2.3.6'")
+    done = run_tool(sys.executable, 'tools/check_env.py',
+                    PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1
+    assert 'PROBLEM: mmcv 2.3.6 has no working compiled ops' in done.stdout
+    assert 'MMCV_WITH_OPS=1 pip install' in done.stdout
