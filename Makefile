@@ -8,7 +8,7 @@ PYTHON ?=
 BOOT := $(or $(PYTHON),python3)
 PY := $(VENV)/bin/python
 DATA := data/digits_scenes
-NAME := cropr-r52_digits-vit_linear_1xb16-30e_digits-scenes-128x128
+NAME := cropr-r30_digits-eva_linear_1xb32-15e_digits-scenes-96x96
 WORK := work_dirs/quickstart
 
 .PHONY: env quickstart test env-upstream test-upstream check

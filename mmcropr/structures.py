@@ -155,7 +155,7 @@ class TokenState:
     def full(self) -> Tensor:
         """All tokens (B, P + N, D), patches in raster order: the current ones
         as they are, those that left as they were when they left."""
-        if not self.pruned:
+        if self.index is None:
             return self.x
         batch, num_prefix = self.x.shape[0], self.num_prefix
         prefix = torch.arange(num_prefix, device=self.x.device)

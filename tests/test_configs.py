@@ -60,7 +60,7 @@ def test_there_are_configs():
     for method in ('cropr-r40', 'random', 'variance', 'attn-topk',
                    'non-salient', 'no_pruning'):
         assert f'{method}' in names
-    for trunk in ('eva02-l', 'vit-b', 'vit-l', 'dinov2-b', 'digits-vit'):
+    for trunk in ('eva02-l', 'vit-b', 'vit-l', 'dinov2-b', 'digits-eva'):
         assert trunk in names
     assert 'cityscapes-768x768' in names
 

@@ -113,13 +113,14 @@ def test_without_pruning_all_is_as_it_was():
     assert (state.removal_map() == -1).all()
 
 
-def test_pruned_tokens_take_the_dtype_of_the_current_ones():
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float64])
+def test_pruned_tokens_take_the_dtype_of_the_current_ones(dtype):
     state = make_state()
     before = state.x.clone()
     state.prune(torch.rand(2, 15), 9)
-    state.x = state.x.double()
-    assert state.full().dtype == torch.float64
-    assert torch.equal(state.full().float(), before)
+    state.x = state.x.to(dtype)
+    assert state.full().dtype == dtype
+    assert torch.equal(state.full(), before.to(dtype))
 
 
 def test_gradients_reach_kept_and_pruned():

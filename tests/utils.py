@@ -87,7 +87,7 @@ def tiny_digits_config(digits: Path, work_dir: Path, **options: Any) -> Config:
         work_dir: Of the run.
         options: Further dotted settings, with '__' for the dots.
     """
-    name = 'cropr-r52_digits-vit_linear_1xb16-30e_digits-scenes-128x128.py'
+    name = 'cropr-r30_digits-eva_linear_1xb32-15e_digits-scenes-96x96.py'
     cfg = Config.fromfile(ROOT / 'configs/cropr' / name)
     cfg.merge_from_dict({
         'work_dir': str(work_dir),

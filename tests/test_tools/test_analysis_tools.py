@@ -11,24 +11,24 @@ from tests.utils import ROOT, TINY_EVA, load_tool
 
 flops = load_tool('analysis_tools/get_flops.py')
 benchmark = load_tool('analysis_tools/benchmark.py')
-DIGITS = 'digits-vit_linear_1xb16-30e_digits-scenes-128x128.py'
-CROPR = str(ROOT / f'configs/cropr/cropr-r52_{DIGITS}')
+DIGITS = 'digits-eva_linear_1xb32-15e_digits-scenes-96x96.py'
+CROPR = str(ROOT / f'configs/cropr/cropr-r30_{DIGITS}')
 NONE = str(ROOT / f'configs/no_pruning/{DIGITS}')
 EVA = 'eva02-l_linear_1xb8-amp-64e_ade20k-512x512.py'
 
 
 def test_counts_by_hand():
-    """D = 96, hidden 384, patches of 192 values: MACs of every layer."""
-    found = flops.analyse(NONE, (128, 128))
-    dim, tokens = 96, 257
-    linear = 256 * 192 * dim + 6 * tokens * 12 * dim**2
+    """D = 96, hidden 256 (SwiGLU, as 4 D), patches of 192 values."""
+    found = flops.analyse(NONE, (96, 96))
+    dim, tokens = 96, 145
+    linear = 144 * 192 * dim + 6 * tokens * 12 * dim**2
     assert found['linear_macs'] == linear
     assert found['total_macs'] == linear + 6 * 2 * tokens**2 * dim
-    assert found['tokens_per_block'] == [257] * 6
-    found = flops.analyse(CROPR, (128, 128))
-    lengths = [257, 208, 152, 104, 48, 257]
+    assert found['tokens_per_block'] == [145] * 6
+    found = flops.analyse(CROPR, (96, 96))
+    lengths = [145, 120, 88, 56, 24, 145]
     assert found['tokens_per_block'] == lengths
-    linear = 256 * 192 * dim + sum(lengths) * 12 * dim**2
+    linear = 144 * 192 * dim + sum(lengths) * 12 * dim**2
     assert found['linear_macs'] == linear
 
 
@@ -77,13 +77,13 @@ def test_slicing_reference_is_the_same_network():
 def test_benchmark(tmp_path, monkeypatch, capsys, whole):
     out = tmp_path / 'b.json'
     monkeypatch.setattr(sys, 'argv', [
-        'benchmark.py', CROPR, NONE, '--shape', '128', '128', '--device',
+        'benchmark.py', CROPR, NONE, '--shape', '96', '96', '--device',
         'cpu', '--rounds', '3', '--warmup', '1', '--json', str(out), *whole])
     benchmark.main()
     found = json.loads(out.read_text())
     kinds = [row['name'].split(':')[0] for row in found['results']]
     assert kinds[:2] == ['no pruning', 'ideal slicing']
-    assert kinds[2].startswith('cropr-r52') and len(kinds) == 3
+    assert kinds[2].startswith('cropr-r30') and len(kinds) == 3
     row = found['results'][2]
     assert row['images_per_second'] > 0
     assert row['ratio_to_no_pruning'] > 0 and row['ratio_to_ideal_slicing'] > 0

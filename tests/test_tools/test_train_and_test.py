@@ -101,7 +101,7 @@ def test_slurm_passes_everything_on(tmp_path):
 
 
 def test_missing_data_names_the_command(tmp_path):
-    name = 'cropr-r52_digits-vit_linear_1xb16-30e_digits-scenes-128x128.py'
+    name = 'cropr-r30_digits-eva_linear_1xb32-15e_digits-scenes-96x96.py'
     done = run_tool(
         sys.executable, 'tools/train.py', f'configs/cropr/{name}',
         '--work-dir', tmp_path / 'run', '--cfg-options',

@@ -10,6 +10,7 @@ SOURCE_SIDE = 8  # px, the side of scikit-learn's digits
 MARGIN = 3  # source px around a digit, so that rotation cuts nothing off
 MIN_VISIBLE = 0.85  # of a digit's pixels, once all digits are drawn
 PLACE_TRIES = 40
+DARKEST_INK = 130  # of 255: like chalk, everything drawn is lighter
 ITEMS_PER_CELL = 2.0  # clutter items per digit-sized square, at clutter 1
 CONTRAST = 70.0  # of 255, wanted between a colour and most of what it touches
 # Luminance counts most for what the eye can read; rows: Y, ~R-Y, ~B-Y.
@@ -29,11 +30,11 @@ class SceneSettings:
         clutter: Amount of background clutter, from 0 (none) to 1.
         seed: Seed that all scenes derive from.
     """
-    height: int = 128
-    width: int = 128
-    digits: Tuple[int, int] = (1, 3)
-    digit_size: Tuple[int, int] = (24, 40)
-    clutter: float = 0.5
+    height: int = 96
+    width: int = 96
+    digits: Tuple[int, int] = (1, 2)
+    digit_size: Tuple[int, int] = (44, 68)
+    clutter: float = 0.3
     seed: int = 0
 
 
@@ -63,7 +64,7 @@ def draw_background(rng: np.random.Generator, height: int,
     rows = np.linspace(-.5, .5, height)[:, None]
     cols = np.linspace(-.5, .5, width)[None]
     ramp = np.sin(angle) * rows + np.cos(angle) * cols
-    canvas = rng.uniform(40, 215, 3) + ramp[..., None] * rng.normal(0, 50, 3)
+    canvas = rng.uniform(25, 100, 3) + ramp[..., None] * rng.normal(0, 40, 3)
     for octave in range(5):
         unit = min(height, width) / 2**(octave + 1)
         cells = (max(2, round(height / unit)), max(2, round(width / unit)), 3)
@@ -72,7 +73,7 @@ def draw_background(rng: np.random.Generator, height: int,
         canvas += 22 / 1.5**octave * cv2.resize(
             noise, (width, height), interpolation=cv2.INTER_CUBIC)
     canvas += 3 * rng.standard_normal(canvas.shape, np.float32)
-    return canvas.clip(0, 255).astype(np.float32)
+    return canvas.clip(0, DARKEST_INK).astype(np.float32)
 
 
 def digit_alpha(rng: np.random.Generator, digit: np.ndarray,
@@ -190,7 +191,7 @@ def _pick_colour(rng: np.random.Generator, touched: np.ndarray) -> np.ndarray:
 
     If none of the candidates has enough contrast, the best one is taken.
     """
-    candidates = rng.uniform(0, 255, (16, 3)).astype(np.float32)
+    candidates = rng.uniform(DARKEST_INK, 255, (16, 3)).astype(np.float32)
     ours, theirs = candidates @ TO_LUMA.T, touched @ TO_LUMA.T
     contrast = (ours**2).sum(1)[:, None] + (theirs**2).sum(1)[None]
     contrast -= 2 * ours @ theirs.T

@@ -1,4 +1,5 @@
 # Copyright (c) mmcropr contributors.
+import math
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 from mmengine.logging import print_log
@@ -217,10 +218,12 @@ class CroprViT(BaseModule):
         vit = self.vit
         parts = [vit.patch_embed, vit.norm_pre]
         parts += vit.blocks[:self.frozen_stages]
+        if getattr(vit, 'rope', None) is not None:
+            parts.append(vit.rope)  # learned frequencies in some models
         for part in parts:
             part.eval()
             part.requires_grad_(False)
-        for name, parameter in vit.named_parameters(recurse=False):
+        for parameter in vit.parameters(recurse=False):
             parameter.requires_grad_(False)
 
     def train(self, mode: bool = True) -> 'CroprViT':
@@ -268,8 +271,15 @@ class CroprViT(BaseModule):
         if given.shape[1:] == own.shape[1:] or given.shape[2] != own.shape[2]:
             return
         no_embed = getattr(self.vit, 'no_embed_class', False)
+        num_prefix = 0 if no_embed else self.trunk.num_prefix
+        patches = given.shape[1] - num_prefix
+        if math.isqrt(max(patches, 0))**2 != patches:
+            raise ValueError(
+                f'{key} {tuple(given.shape)} is of {patches} patches, no '
+                f'square grid, so it cannot be resampled to {self.trunk.grid}'
+                '. Give img_size as in training.')
         state_dict[key] = resample_abs_pos_embed(
             given,
             new_size=list(self.trunk.grid),
-            num_prefix_tokens=0 if no_embed else self.trunk.num_prefix,
+            num_prefix_tokens=num_prefix,
             verbose=True)

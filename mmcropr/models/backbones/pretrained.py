@@ -2,7 +2,7 @@
 """Pretrained ViT weights by timm name or from a file."""
 from functools import partial
 from pathlib import Path
-from typing import Dict, List, Union
+from typing import Dict, List, Sequence, Union
 
 from mmengine.logging import print_log
 from timm.models import load_pretrained as timm_load_pretrained
@@ -16,6 +16,9 @@ StateDict = Dict[str, Tensor]
 # Parts of published checkpoints that a backbone has no use for.
 HEADS = ('head', 'fc_norm', 'attn_pool', 'mask_token', 'lm_head', 'decoder',
          'head_dist', 'fc.', 'logit_scale', 'text.')
+
+# A mismatch in these is another model, not another head.
+CORE = ('blocks.', 'patch_embed.')
 
 
 def read_checkpoint(path: Union[str, Path]) -> StateDict:
@@ -64,19 +67,32 @@ def convert(state: StateDict, vit: nn.Module) -> StateDict:
     }
 
 
-def check(state: StateDict, vit: nn.Module, source: str) -> None:
-    """Report missing and unexpected keys; raise a ValueError where this must
-    be the checkpoint of another model."""
+def check(state: StateDict,
+          vit: nn.Module,
+          source: str,
+          adapted: Sequence[str] = ()) -> None:
+    """Report missing and unexpected keys.
+
+    Args:
+        state: In the layout of ``vit``.
+        vit: As made by :func:`build_vit`.
+        source: Where it comes from, for messages.
+        adapted: Keys whose shape timm itself will adapt.
+
+    Raises:
+        ValueError: If this must be the checkpoint of another model.
+    """
     wanted = vit.state_dict()
     missing = [key for key in wanted if key not in state]
     unexpected = [key for key in state if key not in wanted]
     misshapen = [
         f'{key} {tuple(value.shape)} for {tuple(wanted[key].shape)}'
         for key, value in state.items()
-        if key in wanted and value.shape != wanted[key].shape
+        if key in wanted and key not in adapted
+        and value.shape != wanted[key].shape
     ]
-    core = [k for k in missing if k.startswith(('blocks.', 'patch_embed.'))]
-    if misshapen or core:
+    core = [k for k in missing if k.startswith(CORE)]
+    if misshapen or core or any(k.startswith(CORE) for k in unexpected):
         raise ValueError(
             f'{source} is no checkpoint of this model: {len(core)} weights of '
             f'blocks and patch embedding are missing ({_some(core)}), '
@@ -114,7 +130,8 @@ def load_pretrained(vit: nn.Module, pretrained: Union[bool, str],
 
         def adapt(state: StateDict, model: nn.Module) -> StateDict:
             state = convert(state, model)
-            check(state, model, f'timm weights of {arch}')
+            first = () if in_channels == 3 else ('patch_embed.proj.weight', )
+            check(state, model, f'timm weights of {arch}', adapted=first)
             return state
 
         try:

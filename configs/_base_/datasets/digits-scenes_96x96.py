@@ -15,10 +15,10 @@ train_pipeline = [
     dict(type='LoadAnnotations'),
     dict(
         type='RandomResize',
-        scale=(128, 128),
+        scale=(96, 96),
         ratio_range=(1.0, 1.25),
         keep_ratio=True),
-    dict(type='RandomCrop', crop_size=(128, 128)),
+    dict(type='RandomCrop', crop_size=(96, 96)),
     dict(type='PackSegInputs')
 ]
 test_pipeline = [
@@ -27,7 +27,7 @@ test_pipeline = [
     dict(type='PackSegInputs')
 ]
 train_dataloader = dict(
-    batch_size=16,
+    batch_size=32,
     num_workers=0,
     drop_last=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
@@ -40,7 +40,7 @@ train_dataloader = dict(
         img_suffix='.png',
         pipeline=train_pipeline))
 val_dataloader = dict(
-    batch_size=16,
+    batch_size=32,
     num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
