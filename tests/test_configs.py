@@ -8,6 +8,8 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS as MMSEG_MODELS
 
+from mmcropr.models.backbones.arch import build_vit
+from mmcropr.models.reducers import PruningSchedule
 from tests.test_models.test_vectors import samples
 from tests.utils import ROOT
 
@@ -98,10 +100,12 @@ def test_config(name):
 
 
 @pytest.mark.parametrize('name', CONFIGS)
-def test_sizes_fit_together(name):
+def test_sizes_fit_together(name, monkeypatch):
     """Of the real config: queries, modules, channels and classes."""
-    from mmcropr.models.backbones.arch import build_vit
-    from mmcropr.models.reducers import PruningSchedule
+    # timm reads numbers off it while it builds, which meta tensors have not.
+    linspace = torch.linspace
+    monkeypatch.setattr(torch, 'linspace', lambda *args, **kwargs: linspace(
+        *args, **dict(kwargs, device='cpu')))
     model = Config.fromfile(ROOT / name).model
     backbone = model.backbone
     size = (backbone.img_size, ) * 2

@@ -52,6 +52,7 @@ def set_visualization(cfg: Config, args: argparse.Namespace) -> None:
         raise SystemExit('--show and --show-dir need a visualization hook in '
                          'default_hooks of the config')
     hook.draw = True
+    hook.setdefault('interval', 1)  # mmseg would draw every 50th batch
     if args.show:
         hook.show, hook.wait_time = True, args.wait_time
     if args.show_dir:
