@@ -72,7 +72,7 @@ def check_close(found: Tensor, wanted: Tensor, what: str = '') -> None:
 
 
 def randomise_layer_scale(vit: torch.nn.Module) -> None:
-    """LayerScale away from its tiny initial values, so that losing it shows."""
+    """LayerScale away from its tiny first values, so that losing it shows."""
     for name, parameter in vit.named_parameters():
         if 'gamma' in name:
             torch.nn.init.uniform_(parameter, 0.3, 1.5)

@@ -107,7 +107,9 @@ def make_venv(venv: Path, python: str, versions: tuple) -> Path:
     return inner
 
 
-def pip(python: Path, *args: str, env: Optional[Dict[str, str]] = None) -> None:
+def pip(python: Path,
+        *args: str,
+        env: Optional[Dict[str, str]] = None) -> None:
     run([python, '-m', 'pip', '--disable-pip-version-check', *args], env=env)
 
 

@@ -1,9 +1,9 @@
 # Copyright (c) mmcropr contributors.
 import pytest
 import torch
-from mmcropr.models import CroprViT, LLFNeck
 from torch import nn
 
+from mmcropr.models import CroprViT, LLFNeck
 from mmcropr.utils.versions import version_tuple
 from tests.utils import TINY, TINY_EVA
 

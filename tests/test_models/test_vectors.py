@@ -1,13 +1,13 @@
 # Copyright (c) mmcropr contributors.
 """Against numbers of the authors' implementation (METHOD.md, section 8)."""
+import pytest
 import torch
+from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS as MMSEG_MODELS
 from mmseg.structures import SegDataSample
-from mmengine.registry import init_default_scope
 from torch import nn
 from torch.nn import functional as F
-import pytest
 
 from mmcropr.models import AuxiliaryHead, CroprViT
 from tests.utils import check_close, group, load_tool, load_vectors

@@ -3,7 +3,7 @@ dataset_type = 'CityscapesDataset'
 data_root = 'data/cityscapes/'
 data_command = (
     'get Cityscapes, unpack it under data/cityscapes and run '
-             'cityscapesscripts.preparation.createTrainIdLabelImgs')
+    'cityscapesscripts.preparation.createTrainIdLabelImgs')
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),

@@ -1,4 +1,4 @@
-# ViT-L (AugReg, ImageNet-21k) with a linear decode head, without token reduction
+# ViT-L (AugReg, ImageNet-21k) and a linear decode head, no token reduction
 model = dict(
     type='EncoderDecoder',
     data_preprocessor=dict(

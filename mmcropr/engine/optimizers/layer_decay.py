@@ -58,7 +58,9 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 lr = settings.get('lr', self.base_lr) * scale
                 key = tuple(sorted({**settings, 'lr': lr}.items()))
                 groups[key].append(param)
-        params[:] = [dict(params=ps, **dict(key)) for key, ps in groups.items()]
+        params[:] = [
+            dict(params=ps, **dict(key)) for key, ps in groups.items()
+        ]
 
     def _scales(self, model: nn.Module) -> dict:
         """Parameter -> factor, for the backbone's parameters."""

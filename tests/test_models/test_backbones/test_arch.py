@@ -8,7 +8,7 @@ from torch import nn
 
 from mmcropr.models import CroprViT
 from mmcropr.models.backbones.arch import (build_vit, check_arch_name,
-                                            check_plain)
+                                           check_plain)
 from tests.utils import TINY, TINY_EVA
 
 
