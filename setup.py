@@ -30,6 +30,7 @@ setup(
     python_requires='>=3.10',
     install_requires=parse_requirements('requirements.txt'),
     extras_require={
+        'timm': ['timm>=1.0.20'],
         'digits': ['scikit-learn', 'pycocotools'],
         'tests': ['pytest', 'scikit-learn', 'pycocotools'],
     },
