@@ -76,7 +76,7 @@ def put_rows(x: Tensor, rows: Tensor, length: int) -> Tensor:
     return flat.view(batch, length, dim)
 
 
-@dataclass
+@dataclass(eq=False)
 class TokenState:
     """Tokens between two blocks, and what left before.
 

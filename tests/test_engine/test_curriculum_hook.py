@@ -118,6 +118,10 @@ def test_checks_before_training(digits, tmp_path):
     cfg.model.auxiliary_head.num_modules = 5
     with pytest.raises(ValueError, match='num_modules=5.* 4;.*num_modules=4'):
         Runner.from_cfg(cfg).train()
+    cfg = tiny_digits_config(digits, tmp_path / 'c')
+    cfg.model.backbone.reducer.num_queries = 1
+    with pytest.raises(ValueError, match='num_queries=1, .*num_queries=64'):
+        Runner.from_cfg(cfg).train()
     cfg = tiny_digits_config(digits, tmp_path / 'b')
     cfg.model.auxiliary_head = None
     with pytest.raises(ValueError, match='auxiliary_head=.*num_modules=4'):

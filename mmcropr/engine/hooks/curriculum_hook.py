@@ -83,7 +83,7 @@ class PruningCurriculumHook(Hook):
                 "auxiliary_head=dict(type='mmcropr.CroprSegHead', "
                 f'num_modules={backbone.num_modules}, ...).')
         for head in heads:
-            head.check_modules(backbone.num_modules)
+            head.check_backbone(backbone)
 
     def before_train_iter(self,
                           runner: Runner,

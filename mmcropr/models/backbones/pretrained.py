@@ -38,7 +38,9 @@ def read_checkpoint(path: Union[str, Path]) -> StateDict:
     except Exception as error:  # every reader has errors of its own
         raise ValueError(
             f'pretrained={str(path)!r} cannot be read as a checkpoint; it may '
-            'be truncated, something else, or contain pickled code. '
+            'be truncated, something else, or contain pickled code, as '
+            "checkpoints of a training run do: for those use init_cfg=dict("
+            "type='Pretrained', ...) or load_from. "
             f'{type(error).__name__}: {error}') from error
     if not isinstance(state, dict) or not state:
         raise ValueError(f'pretrained={str(path)!r} holds '
@@ -52,7 +54,10 @@ def convert(state: StateDict, vit: nn.Module) -> StateDict:
     without pooling needs."""
     own = 'backbone.vit.'
     if any(key.startswith(own) for key in state):
-        state = {k[len(own):]: v for k, v in state.items() if own in k}
+        state = {
+            k[len(own):]: v
+            for k, v in state.items() if k.startswith(own)
+        }
     convert_family = eva_filter if isinstance(vit, Eva) else partial(
         vit_filter, adapt_layer_scale=True)
     state = convert_family(state, vit)

@@ -78,6 +78,11 @@ class AuxiliaryHead(BaseModule):
     def num_modules(self) -> int:
         return len(self.fcs)
 
+    def check_backbone(self, backbone: Any) -> None:
+        """Raise a ValueError unless this head fits a CroprViT; hooks call it
+        before training."""
+        self.check_modules(backbone.num_modules)
+
     def check_modules(self, num_modules: int) -> None:
         """Raise a ValueError unless the backbone has as many modules."""
         if num_modules != self.num_modules:

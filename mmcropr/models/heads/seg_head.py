@@ -42,13 +42,21 @@ class CroprSegHead(AuxiliaryHead):
         self.loss_decode = MMSEG_MODELS.build(loss_decode)
         self.ignore_index = ignore_index
 
+    def check_backbone(self, backbone: Any) -> None:
+        super().check_backbone(backbone)
+        trunk = backbone.trunk
+        size = tuple(n * p for n, p in zip(trunk.grid, trunk.patch_size))
+        for reducer in backbone.reducers:
+            self._check_queries(reducer.num_queries, trunk.grid, size)
+
     def targets(self, state: TokenState, batch_data_samples: list) -> Tensor:
         """Class of every patch, (B, h, w).
 
         Raises:
             ValueError: If there is not one query per patch.
         """
-        self._check_queries(state)
+        self._check_queries(state.routes[0].logits.shape[1], state.grid,
+                            state.image_size)
         labels = torch.stack(
             [sample.gt_sem_seg.data for sample in batch_data_samples])
         # Labels cover the image before its padding to whole patches.
@@ -64,17 +72,16 @@ class CroprSegHead(AuxiliaryHead):
         return labels.long()
 
     @staticmethod
-    def _check_queries(state: TokenState) -> None:
-        queries = state.routes[0].logits.shape[1]
-        if queries == state.num_patches:
-            return
-        h, w = state.grid
-        raise ValueError(
-            f'the reducer has num_queries={queries}, but the training crop of '
-            f'{state.image_size[0]} x {state.image_size[1]} px has {h} x {w} '
-            f'= {h * w} patches, and segmentation needs one query per patch: '
-            f'set num_queries={h * w}, or crop to the img_size of the '
-            'backbone.')
+    def _check_queries(queries: int, grid: Tuple[int, int],
+                       size: Tuple[int, int]) -> None:
+        h, w = grid
+        if queries != h * w:
+            raise ValueError(
+                f'the reducer has num_queries={queries}, but an image of '
+                f'{size[0]} x {size[1]} px has {h} x {w} = {h * w} patches, '
+                'and segmentation trains one query per patch: set '
+                f'num_queries={h * w}, or crop to the img_size of the '
+                'backbone.')
 
     def loss_by_logits(self, logits: Tensor,
                        targets: Tensor) -> Dict[str, Tensor]:

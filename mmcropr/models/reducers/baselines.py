@@ -2,6 +2,7 @@
 """Selectors without learned parameters (Token Cropr, CVPR 2025, Tab. 1)."""
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from mmcropr.registry import MODELS
 from mmcropr.structures import TokenState
@@ -36,8 +37,11 @@ class Variance(TopKPruner):
     @staticmethod
     def _variance(state: TokenState) -> Tensor:
         """(B, N) of the image that was embedded."""
-        h, w = state.grid
+        (h, w), (height, width) = state.grid, state.image_size
         image = state.image.detach().float()
+        # The edge of zero padding would look like texture: repeat the border.
+        pad = (0, image.shape[3] - width, 0, image.shape[2] - height)
+        image = F.pad(image[..., :height, :width], pad, mode='replicate')
         pixels = image.unflatten(3, (w, -1)).unflatten(2, (h, -1))
         return pixels.var(dim=(3, 5), unbiased=False).mean(1).flatten(1)
 

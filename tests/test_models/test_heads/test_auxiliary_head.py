@@ -67,6 +67,9 @@ def test_queries_must_match_the_crop():
     state = model(torch.rand(1, 3, 64, 64))
     with pytest.raises(ValueError, match='num_queries=9, .*64 x 64 px has '
                        '4 x 4 = 16 patches.*num_queries=16'):
+        head.check_backbone(model)
+    with pytest.raises(ValueError, match='num_queries=9, .*64 x 64 px has '
+                       '4 x 4 = 16 patches.*num_queries=16'):
         head.loss(state, samples(torch.zeros(1, 64, 64).long()))
 
 

@@ -6,6 +6,7 @@ import torch
 from timm.layers import apply_rot_embed_cat
 from timm.models.eva import Eva
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mmcropr.models import AttnTopK, CroprViT, Random, Variance
 from mmcropr.structures import TokenState
@@ -229,3 +230,14 @@ def test_attn_topk_needs_a_class_token(arch):
         CroprViT(arch, img_size=64, reducer=dict(type='mmcropr.AttnTopK',
                                                  rate=2))  # yapf: disable
     assert AttnTopK.needs_cls_attention
+
+
+def test_variance_does_not_see_the_edge_of_padding():
+    image = torch.full((1, 3, 20, 28), 0.7)
+    image[..., 2, 2] = 0.8
+    state = TokenState(
+        x=torch.zeros(1, 4, 8), grid=(2, 2), num_prefix=0,
+        image=F.pad(image, (0, 4, 0, 12)), image_size=(20, 28))
+    scores = Variance(8).score(state)
+    assert scores[0, 0] > 0
+    assert torch.allclose(scores[0, 1:], torch.zeros(3), atol=1e-9)
