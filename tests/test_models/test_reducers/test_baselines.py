@@ -38,7 +38,7 @@ def make_state(batch: int, grid: tuple, image: Tensor = None) -> TokenState:
         grid=grid,
         num_prefix=1,
         image=torch.zeros(batch, 3, 1, 1) if image is None else image,
-        image_size=(1, 1))
+        image_size=(1, 1) if image is None else tuple(image.shape[-2:]))
 
 
 def make_model(arch: object) -> CroprViT:
