@@ -76,7 +76,7 @@ def put_rows(x: Tensor, rows: Tensor, length: int) -> Tensor:
     return flat.view(batch, length, dim)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class TokenState:
     """Tokens between two blocks, and what left before.
 
@@ -91,6 +91,11 @@ class TokenState:
         finisher: The trunk's last block and final norm, see :meth:`finish`.
         index: Raster index (B, K) of every current patch, ascending; None
             while all N are there.
+        pruned: What left, step by step.
+        routes: What auxiliary heads learn from, in training.
+        stats: Statistics of the block just run, and values worth keeping.
+        module: Number of the reducer at work.
+        readers: Names of the auxiliary heads that used the routes.
     """
     x: Tensor
     grid: Tuple[int, int]
@@ -104,6 +109,7 @@ class TokenState:
     routes: List[Route] = field(default_factory=list)
     stats: Dict[str, Any] = field(default_factory=dict)
     module: int = 0
+    readers: List[str] = field(default_factory=list)
 
     @property
     def num_patches(self) -> int:
@@ -208,6 +214,9 @@ class TokenState:
 
     def __len__(self) -> int:
         raise self._not_a_map()
+
+    def __bool__(self) -> bool:
+        return True
 
 
 class FeatureMaps(tuple):

@@ -8,6 +8,7 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.evaluator import DumpResults
 from mmengine.runner import Runner
 
+from mmcropr.utils.checkpoint import check_checkpoint
 from mmcropr.utils.data import check_data
 from mmcropr.utils.dist import use_cpu_processes
 
@@ -92,6 +93,12 @@ def main() -> None:
         raise SystemExit(f'error: {error}') from error
     use_cpu_processes(cfg)
     runner = Runner.from_cfg(cfg)
+    if not args.tta:
+        try:
+            model = runner.model
+            check_checkpoint(getattr(model, 'module', model), args.checkpoint)
+        except ValueError as error:
+            raise SystemExit(f'error: {error}') from error
     if args.out:
         runner.test_evaluator.metrics.append(
             DumpResults(out_file_path=args.out))

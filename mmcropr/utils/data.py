@@ -26,7 +26,7 @@ def check_data(cfg: Config, *loaders: str) -> None:
         loaders: Names such as ``'train_dataloader'``.
 
     Raises:
-        FileNotFoundError: Naming every folder that is missing.
+        FileNotFoundError: Naming every folder that is missing or empty.
     """
     missing = []
     for loader in loaders:
@@ -35,17 +35,18 @@ def check_data(cfg: Config, *loaders: str) -> None:
             if '://' in root:
                 continue
             prefixes = dict(dataset.get('data_prefix') or {}).values()
-            paths = [Path(root)] + [
-                Path(root, prefix) for prefix in prefixes if prefix
-            ]
+            folders = [Path(root, x) for x in prefixes if x] or [Path(root)]
+            if not Path(root).exists():
+                folders = [Path(root)]
             missing += [
-                str(p) for p in paths
-                if not p.exists() and str(p) not in missing
+                str(folder) for folder in folders
+                if not (folder.is_dir() and any(folder.iterdir()))
+                and str(folder) not in missing
             ]
     if missing:
         hint = cfg.get('data_command')
         raise FileNotFoundError(
-            f'no data at {", ".join(missing)}. '
+            f'no data at {", ".join(missing)} (missing or empty). '
             + (f'To get them: {hint}. ' if hint else '') +
             'If they are elsewhere, give --cfg-options '
             + ' '.join(f'{name}.dataset.data_root=DIR' for name in loaders))

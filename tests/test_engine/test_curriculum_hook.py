@@ -131,3 +131,28 @@ def test_checks_before_training(digits, tmp_path):
 def test_model_without_cropr_vit():
     with pytest.raises(ValueError, match='Sequential has 0 mmcropr.CroprViT'):
         find_backbone(nn.Sequential(nn.Linear(1, 1)))
+
+
+@pytest.mark.parametrize('change, message', [
+    ({'model.auxiliary_head.in_channels': 64}, 'in_channels=64, .*=32'),
+    ({'model.auxiliary_head.num_classes': 5}, 'num_classes=5, .* 11'),
+    ({'model.neck': None}, 'LLFNeck'),
+    ({'model.backbone.reducer': None}, 'remove auxiliary_head'),
+])  # yapf: disable
+def test_parts_that_do_not_fit(digits, tmp_path, change, message):
+    cfg = tiny_digits_config(digits, tmp_path)
+    cfg.merge_from_dict(change)
+    with pytest.raises(ValueError, match=message):
+        Runner.from_cfg(cfg).train()
+
+
+def test_by_epoch_needs_epochs(digits, tmp_path):
+    cfg = tiny_digits_config(digits, tmp_path)
+    cfg.train_cfg = dict(
+        type='IterBasedTrainLoop', max_iters=4, val_interval=4)
+    cfg.param_scheduler = None
+    cfg.custom_hooks = [
+        dict(type='mmcropr.PruningCurriculumHook', by_epoch=True)
+    ]
+    with pytest.raises(ValueError, match='IterBasedTrainLoop counts iter'):
+        Runner.from_cfg(cfg).train()

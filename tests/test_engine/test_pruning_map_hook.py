@@ -50,3 +50,12 @@ def test_nothing_to_draw_without_reducer(digits, tmp_path):
 def test_bad_number():
     with pytest.raises(ValueError, match='num_images'):
         PruningMapHook(num_images=0)
+
+
+def test_sliding_windows_are_left_out(digits, tmp_path):
+    """Several forwards per image: no picture, and no crash."""
+    cfg = tiny_digits_config(digits, tmp_path)
+    cfg.model.test_cfg = dict(
+        mode='slide', crop_size=(48, 48), stride=(16, 16))
+    Runner.from_cfg(cfg).test()
+    assert not (tmp_path / 'pruning_maps').exists()

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.registry import MODELS, init_default_scope
 
+from mmcropr.utils.checkpoint import check_checkpoint
 from tests.utils import ROOT, load_tool, logged, tiny_digits_config
 
 
@@ -42,6 +44,39 @@ def test_train_then_test(config, tmp_path):
     assert len(list((tmp_path / 'test/pruning_maps').glob('*.png'))) == 4
     assert len(list((tmp_path / 'show').rglob('*.png'))) == 4
     assert (tmp_path / 'out.pkl').stat().st_size > 0
+
+
+@pytest.mark.parametrize('kind, message', [
+    ('foreign', 'is no checkpoint of this model: of .* are missing'),
+    ('text', 'cannot be read as a checkpoint'),
+    ('wider', '1 have another shape .*conv_seg'),
+])  # yapf: disable
+def test_checkpoints_that_do_not_fit(digits, tmp_path, kind, message):
+    """mmengine alone would test random weights without a word."""
+    init_default_scope('mmseg')
+    model = MODELS.build(tiny_digits_config(digits, tmp_path).model)
+    state = model.state_dict()
+    file = tmp_path / 'x.pth'
+    if kind == 'foreign':
+        state = {'backbone.foo': torch.ones(1)}
+    elif kind == 'wider':
+        weight = state['decode_head.conv_seg.weight']
+        state['decode_head.conv_seg.weight'] = torch.cat([weight, weight])
+    torch.save(state, file)
+    if kind == 'text':
+        file.write_text('no checkpoint')
+    with pytest.raises(ValueError, match=message):
+        check_checkpoint(model, str(file))
+
+
+def test_checkpoint_without_auxiliary_head(digits, tmp_path):
+    init_default_scope('mmseg')
+    model = MODELS.build(tiny_digits_config(digits, tmp_path).model)
+    state = {
+        k: v for k, v in model.state_dict().items()
+        if not k.startswith('auxiliary_head.')}
+    torch.save(dict(state_dict=state), tmp_path / 'x.pth')
+    check_checkpoint(model, str(tmp_path / 'x.pth'))
 
 
 def plain_sgd(digits: Path, work_dir: Path, batch: int) -> dict:

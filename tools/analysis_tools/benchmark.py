@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
 import torch
+from mmengine.config import Config
 from mmengine.utils import ProgressBar
 from torch import Tensor, nn
 
@@ -56,6 +57,7 @@ class SlicedBackbone(nn.Module):
     def __init__(self, backbone: CroprViT) -> None:
         super().__init__()
         self.vit, self.trunk = backbone.vit, Trunk(backbone.vit)
+        self.in_channels = backbone.in_channels
         self.schedule = backbone.schedule
 
     def forward(self, image: Tensor) -> FeatureMaps:
@@ -108,27 +110,36 @@ def ideal_slicing(model: nn.Module) -> nn.Module:
 
 
 def make_entries(configs: List[str], whole: bool) -> List[Entry]:
-    """Models of all configs, with their references, each of these once."""
+    """Models of all configs, with their references.
+
+    Configs that differ in nothing but their reducers share the reference
+    without pruning; those with the same lengths also share the sliced one.
+    """
     wrap = WholeModel if whole else Encoder
-    entries: Dict[str, Entry] = {}
-    for config in configs:
+    entries: Dict[Any, Entry] = {}
+    for config in dict.fromkeys(configs):
+        model_cfg = Config.fromfile(config).model
+        for key in ('auxiliary_head', 'train_cfg'):
+            model_cfg.pop(key, None)
+        has_reducer = model_cfg.backbone.pop('reducer', None) is not None
         model = build_for_inference(config)
-        backbone, name = model.backbone, Path(config).stem
-        if not isinstance(backbone, CroprViT):
+        if not isinstance(model.backbone, CroprViT):
             raise ValueError(f'{config}: its backbone is '
-                             f'{type(backbone).__name__}, not CroprViT')
-        key = f'{backbone.arch} {backbone.trunk.grid}'
-        none, slicing = f'no pruning: {key}', None
-        entries.setdefault(none, Entry(none, wrap(no_pruning(model)), None,
-                                       None))
-        if backbone.schedule is None:
+                             f'{type(model.backbone).__name__}, not CroprViT')
+        none_key = str(model_cfg.to_dict())
+        if not has_reducer:
+            entries[none_key] = Entry(config, wrap(model), None, None)
             continue
-        lengths = backbone.lengths()
-        slicing = (f'ideal slicing: {key}, {len(lengths)} modules, '
-                   f'{lengths[0]}..{lengths[-1]} tokens')
-        entries.setdefault(
-            slicing, Entry(slicing, wrap(ideal_slicing(model)), none, None))
-        entries[name] = Entry(name, wrap(model), none, slicing)
+        if none_key not in entries:
+            entries[none_key] = Entry(f'no pruning ({config})',
+                                      wrap(no_pruning(model)), None, None)
+        none = entries[none_key].name
+        slice_key = (none_key, tuple(model.backbone.lengths()))
+        if slice_key not in entries:
+            entries[slice_key] = Entry(f'ideal slicing ({config})',
+                                       wrap(ideal_slicing(model)), none, None)
+        entries[config] = Entry(config, wrap(model), none,
+                                entries[slice_key].name)
     return list(entries.values())
 
 
@@ -160,8 +171,8 @@ class Clock:
         return time.perf_counter() - start
 
     def peak_memory(self, function: Callable) -> Optional[float]:
-        """MiB at the peak of one forward: allocated on the GPU, or resident
-        in the process on CPU (weights of all models included)."""
+        """MiB at the peak of one forward, weights of all entries included:
+        allocated on the GPU, or resident in the process on CPU."""
         if self.device.type == 'cuda':
             torch.cuda.reset_peak_memory_stats(self.device)
             self(function)
@@ -174,6 +185,11 @@ class Clock:
             return None
         peak = next(x for x in status.splitlines() if x.startswith('VmHWM'))
         return int(peak.split()[1]) / 1024
+
+
+def backbone_of(module: nn.Module) -> nn.Module:
+    """Backbone of an :class:`Encoder` or :class:`WholeModel`."""
+    return getattr(module, 'model', module).backbone
 
 
 def hardware(device: torch.device) -> str:
@@ -262,8 +278,11 @@ def measure(args: argparse.Namespace) -> Dict[str, Any]:
     entries = make_entries(args.configs, args.whole)
     for entry in entries:
         entry.module.to(device, dtype)
-    image = torch.rand(args.batch, 3, *args.shape).to(device, dtype)
-    clock = Clock(image, amp)
+    clocks = {}
+    for entry in entries:
+        channels = backbone_of(entry.module).in_channels
+        image = torch.rand(args.batch, channels, *args.shape)
+        clocks[entry.name] = Clock(image.to(device, dtype), amp)
     run = {
         e.name: torch.compile(e.module) if args.compile else e.module
         for e in entries
@@ -274,13 +293,14 @@ def measure(args: argparse.Namespace) -> Dict[str, Any]:
     for number in range(args.warmup + args.rounds):
         order = entries if number % 2 else entries[::-1]
         for entry in order:
-            taken = clock(run[entry.name])
+            taken = clocks[entry.name](run[entry.name])
             if number >= args.warmup:
                 seconds[entry.name].append(taken)
             bar.update()
     rows = summarise(entries, seconds, args.batch)
     for row in rows:
-        row['peak_memory_mib'] = clock.peak_memory(run[row['name']])
+        name = row['name']
+        row['peak_memory_mib'] = clocks[name].peak_memory(run[name])
         bar.update()
     print(file=sys.stderr)
     import timm

@@ -5,8 +5,7 @@ optim_wrapper = dict(
     constructor='mmcropr.LayerDecayOptimWrapperConstructor',
     paramwise_cfg=dict(
         layer_decay_rate=0.9,
-        norm_decay_mult=0.,
-        bias_decay_mult=0.,
+        flat_decay_mult=0.,  # norms, biases and LayerScale, as timm has it
         custom_keys=dict(
             pos_embed=dict(decay_mult=0.),
             cls_token=dict(decay_mult=0.),

@@ -71,10 +71,25 @@ class PruningCurriculumHook(Hook):
         self.share, self.by_epoch = share, by_epoch
 
     def before_train(self, runner: Runner) -> None:
+        if self.by_epoch and not isinstance(runner.train_loop,
+                                            EpochBasedTrainLoop):
+            raise ValueError(
+                'by_epoch=True needs an EpochBasedTrainLoop; '
+                f'{type(runner.train_loop).__name__} counts iterations. Leave '
+                'by_epoch out.')
         backbone = find_backbone(runner.model)
-        heads = [
-            m for m in runner.model.modules() if isinstance(m, AuxiliaryHead)
-        ]
+        self._check_model(runner.model, backbone)
+
+    @staticmethod
+    def _check_model(model: nn.Module, backbone: CroprViT) -> None:
+        """Raise a ValueError where parts of the model do not fit."""
+        while is_model_wrapper(model):
+            model = model.module
+        if backbone.out_type == 'tokens' and not getattr(
+                model, 'with_neck', True):
+            raise ValueError("out_type='tokens' needs neck=dict(type="
+                             "'mmcropr.LLFNeck'); or set out_type='featmap'.")
+        heads = [m for m in model.modules() if isinstance(m, AuxiliaryHead)]
         learns = any(reducer.auxiliary for reducer in backbone.reducers)
         if learns and not heads:
             raise ValueError(
@@ -82,8 +97,14 @@ class PruningCurriculumHook(Hook):
                 'through an auxiliary head, and the model has none: add '
                 "auxiliary_head=dict(type='mmcropr.CroprSegHead', "
                 f'num_modules={backbone.num_modules}, ...).')
+        wanted = getattr(
+            getattr(model, 'decode_head', None), 'num_classes', None)
         for head in heads:
             head.check_backbone(backbone)
+            if wanted not in (None, head.num_classes):
+                raise ValueError(
+                    f'the auxiliary head has num_classes={head.num_classes}, '
+                    f'the decode head {wanted}.')
 
     def before_train_iter(self,
                           runner: Runner,

@@ -44,7 +44,7 @@ class PruningMapHook(Hook):
     """Draw which patches were pruned, and when, in validation and test.
 
     Pictures go to ``<out_dir>/<image name>.png``. Without a reducer nothing
-    is drawn.
+    is drawn, nor where the model sees an image in several windows or views.
 
     Args:
         num_images: Pictures per validation or test run.
@@ -66,21 +66,23 @@ class PruningMapHook(Hook):
 
     def _start(self, runner: Runner) -> None:
         backbone = find_backbone(runner.model)
-        self._drawn, self._removed = 0, None
+        self._drawn, self._removed = 0, []
         self._num_modules = backbone.num_modules
         if self._num_modules and is_main_process():
             self._handle = backbone.register_forward_hook(self._remember)
 
     def _remember(self, module: nn.Module, args: Any, output: Any) -> None:
+        if self._drawn >= self.num_images:
+            return
         state = getattr(output, 'state', output)
         self._patch = module.trunk.patch_size
-        self._removed = state.removal_map().cpu().numpy()
+        self._removed.append(state.removal_map().cpu().numpy())
 
     def _stop(self, runner: Runner) -> None:
         if self._handle is None:
             return
         self._handle.remove()
-        self._handle = self._removed = None
+        self._handle = None
         if self._drawn:
             print_log(f'{self._drawn} pruning maps in {self._folder(runner)}',
                       'current')
@@ -90,13 +92,14 @@ class PruningMapHook(Hook):
 
     def _draw(self, runner: Runner, data_batch: dict,
               outputs: Sequence) -> None:
-        if self._handle is None or self._removed is None:
+        if self._handle is None or not self._removed:
             return
-        removed, self._removed = self._removed, None
-        # Of test-time augmentation the first view would be as good as any.
-        if not isinstance(data_batch['inputs'][0], Tensor):
+        removed, self._removed = self._removed, []
+        images = data_batch['inputs']
+        # Windows of a slide, and views of test-time augmentation
+        if len(removed) > 1 or not isinstance(images[0], Tensor):
             return
-        for image, grid, sample in zip(data_batch['inputs'], removed, outputs):
+        for image, grid, sample in zip(images, removed[0], outputs):
             if self._drawn >= self.num_images:
                 return
             image = image.permute(1, 2, 0).contiguous().cpu().numpy()

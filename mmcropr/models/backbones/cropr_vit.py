@@ -1,5 +1,6 @@
 # Copyright (c) mmcropr contributors.
 import math
+import warnings
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 from mmengine.logging import print_log
@@ -41,11 +42,14 @@ class CroprViT(BaseModule):
             :class:`PruningSchedule`). One is built per module. None runs the
             ViT as it is.
         out_type: 'featmap' puts all tokens back before the last block (Last
-            Layer Fusion) and returns feature maps, for any head; 'tokens'
+            Layer Fusion) and returns feature maps, for any head (heads of
+            mmseg stretch the map over the image, which for an image off the
+            patch size includes some padding); 'tokens'
             stops before the last block and returns a :class:`TokenState` for
             a neck such as ``mmcropr.LLFNeck``.
         out_indices: With 'featmap', blocks whose maps are returned. Maps of
-            blocks before the last hold pruned patches as they left.
+            blocks before the last are not normalised and hold pruned
+            patches as they left. Nothing runs behind the last of these.
         pretrained: True for timm's weights of ``arch``, or a ``.pth`` or
             ``.safetensors`` file (timm, MAE, EVA layouts). Loaded by
             ``init_weights``, as all of OpenMMLab does before training.
@@ -88,6 +92,7 @@ class CroprViT(BaseModule):
         self.out_indices = self._check_indices(out_indices)
         self.frozen_stages = self._check_stages(frozen_stages)
         self._progress: Progress = (1, 1)
+        self._readers: Optional[List[str]] = None
         self.schedule: Optional[PruningSchedule] = None
         self.reducers = nn.ModuleList()
         if reducer is not None:
@@ -121,14 +126,24 @@ class CroprViT(BaseModule):
         self.schedule = PruningSchedule(trunk.depth, trunk.grid,
                                         trunk.num_prefix, **keys)
         cfg.setdefault('embed_dim', trunk.embed_dim)
-        self.reducers = nn.ModuleList(
-            MODELS.build(dict(cfg)) for _ in self.schedule.modules)
+        try:
+            self.reducers = nn.ModuleList(
+                MODELS.build(dict(cfg)) for _ in self.schedule.modules)
+        except TypeError as error:
+            raise TypeError(
+                f'reducer={dict(reducer)} does not fit its class: {error}. '
+                f'Keys of every reducer: {", ".join(SCHEDULE_KEYS)}.'
+            ) from error
         for number, module in zip(self.schedule.modules, self.reducers):
             if module.needs_cls_attention:
                 trunk.watch_cls_attention(number)
         last = self.vit.blocks[-1]
         last.drop_path1, last.drop_path2 = nn.Identity(), nn.Identity()
         print_log(f'{cfg["type"]}: {self.schedule.describe()}', 'current')
+        if self.schedule.misses_tpr():
+            warnings.warn(
+                f'tpr={self.schedule.tpr} becomes {self.schedule.describe()}: '
+                f'lengths are multiples of align={self.schedule.align}.')
 
     @property
     def num_modules(self) -> int:
@@ -173,10 +188,12 @@ class CroprViT(BaseModule):
         state = trunk.embed(image)
         plan = self._plan(state.grid)
         maps = []
-        for number in range(trunk.depth - 1):
+        for number in range(min(trunk.depth - 1, max(self.out_indices) + 1)):
             state = self._step(number, state, plan.get(number))
             if number in self.out_indices:
                 maps.append(state.to_map(state.full()))
+        if self.training and state.routes:
+            self._check_readers(state)
         if self.out_type == 'tokens':
             return state
         if trunk.depth - 1 in self.out_indices:
@@ -205,6 +222,17 @@ class CroprViT(BaseModule):
             return self.trunk.mlp_half(number, reducer(state, length))
         return reducer(self.trunk.block(number, state), length)
 
+    def _check_readers(self, state: TokenState) -> None:
+        """Warn if nothing learns from the routes of the last iteration."""
+        if self._readers is not None and not self._readers:
+            warnings.warn(
+                f'{type(self.reducers[0]).__name__} does not learn: no '
+                'auxiliary head used what it left in the last forward, so its '
+                'queries stay as they are. Add auxiliary_head=dict(type='
+                f"'mmcropr.CroprSegHead', num_modules={self.num_modules}, "
+                '...) to the model.')
+        self._readers = state.readers
+
     def init_weights(self) -> None:
         """Load the pretrained weights, then whatever ``init_cfg`` says."""
         if self.pretrained and not self._is_init:
@@ -213,9 +241,13 @@ class CroprViT(BaseModule):
         super().init_weights()
 
     def _freeze(self) -> None:
+        vit, last = self.vit, max(self.out_indices)
+        # Blocks behind the last map have no part in anything.
+        vit.blocks[last + 1:].requires_grad_(False)
+        if last < self.trunk.depth - 1:
+            vit.norm.requires_grad_(False)
         if self.frozen_stages < 0:
             return
-        vit = self.vit
         parts = [vit.patch_embed, vit.norm_pre]
         parts += vit.blocks[:self.frozen_stages]
         if getattr(vit, 'rope', None) is not None:
@@ -225,6 +257,11 @@ class CroprViT(BaseModule):
             part.requires_grad_(False)
         for parameter in vit.parameters(recurse=False):
             parameter.requires_grad_(False)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == 'vit' and 'trunk' in self.__dict__:
+            self.trunk.vit = value  # whoever wraps the ViT means all of it
 
     def train(self, mode: bool = True) -> 'CroprViT':
         super().train(mode)

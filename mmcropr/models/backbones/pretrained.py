@@ -19,6 +19,7 @@ HEADS = ('head', 'fc_norm', 'attn_pool', 'mask_token', 'lm_head', 'decoder',
 
 # A mismatch in these is another model, not another head.
 CORE = ('blocks.', 'patch_embed.')
+EMBEDDINGS = ('pos_embed', 'cls_token', 'dist_token')
 
 
 def read_checkpoint(path: Union[str, Path]) -> StateDict:
@@ -38,9 +39,10 @@ def read_checkpoint(path: Union[str, Path]) -> StateDict:
     except Exception as error:  # every reader has errors of its own
         raise ValueError(
             f'pretrained={str(path)!r} cannot be read as a checkpoint; it may '
-            'be truncated, something else, or contain pickled code, as '
-            "checkpoints of a training run do: for those use init_cfg=dict("
-            "type='Pretrained', ...) or load_from. "
+            'be truncated, something else, or contain pickled code, as the '
+            'logs in a checkpoint of a training run do; for one of those use '
+            "init_cfg=dict(type='Pretrained', checkpoint=..., "
+            "prefix='backbone.') instead of pretrained. "
             f'{type(error).__name__}: {error}') from error
     if not isinstance(state, dict) or not state:
         raise ValueError(f'pretrained={str(path)!r} holds '
@@ -96,11 +98,11 @@ def check(state: StateDict,
         if key in wanted and key not in adapted
         and value.shape != wanted[key].shape
     ]
-    core = [k for k in missing if k.startswith(CORE)]
+    core = [k for k in missing if k.startswith(CORE + EMBEDDINGS)]
     if misshapen or core or any(k.startswith(CORE) for k in unexpected):
         raise ValueError(
             f'{source} is no checkpoint of this model: {len(core)} weights of '
-            f'blocks and patch embedding are missing ({_some(core)}), '
+            f'blocks and embeddings are missing ({_some(core)}), '
             f'{len(misshapen)} have another shape ({_some(misshapen)}), '
             f'{len(unexpected)} are unknown ({_some(unexpected)}). Compare '
             'arch, patch_size and in_channels with the model it comes from.')

@@ -82,9 +82,18 @@ class AuxiliaryHead(BaseModule):
         """Raise a ValueError unless this head fits a CroprViT; hooks call it
         before training."""
         self.check_modules(backbone.num_modules)
+        if self.in_channels != backbone.trunk.embed_dim:
+            raise ValueError(
+                f'the auxiliary head has in_channels={self.in_channels}, the '
+                f'tokens of the backbone {backbone.trunk.embed_dim}; set '
+                f'in_channels={backbone.trunk.embed_dim}.')
 
     def check_modules(self, num_modules: int) -> None:
         """Raise a ValueError unless the backbone has as many modules."""
+        if num_modules == 0:
+            raise ValueError(
+                'the model has an auxiliary head, but its backbone has no '
+                'reducer: remove auxiliary_head, or add a reducer.')
         if num_modules != self.num_modules:
             raise ValueError(
                 f'the auxiliary head has num_modules={self.num_modules}, the '
@@ -112,6 +121,7 @@ class AuxiliaryHead(BaseModule):
                 'in eval mode. Only mmcropr.Cropr and NonSalient use an '
                 'auxiliary head.')
         self.check_modules(len(state.routes))
+        state.readers.append(type(self).__name__)
         return state
 
     def forward(self, inputs: Union[FeatureMaps,

@@ -55,7 +55,7 @@ class PruningSchedule:
         if align < 1:
             raise ValueError(f'align must be 1 or more, got {align}')
         self.grid, self.num_prefix, self.align = grid, num_prefix, align
-        self.rate, self.tpr = rate, tpr
+        self.rate, self.tpr, self.kind = rate, tpr, next(iter(given))
         self.keep = None if keep is None else tuple(keep)
         self.modules = self._check_modules(depth, modules)
         self._check_amount()
@@ -79,8 +79,10 @@ class PruningSchedule:
 
     def _check_amount(self) -> None:
         total = self.grid[0] * self.grid[1]
-        if self.rate is not None and self.rate < 0:
-            raise ValueError(f'rate must be 0 or more, got {self.rate}')
+        if self.rate is not None and (self.rate < 0
+                                      or self.rate != int(self.rate)):
+            raise ValueError('rate is a whole number of patches, 0 or more, '
+                             f'got {self.rate}')
         if self.tpr is not None and not 0 <= self.tpr < 1:
             raise ValueError(f'tpr must be in [0, 1), got {self.tpr}')
         if self.keep is not None:
@@ -92,16 +94,20 @@ class PruningSchedule:
         above, below, count = self.amounts[-1]
         left = total - math.ceil(count * above / below)
         if left < 1 + self.num_prefix * (above > 0):
-            how = next(f'{k}={getattr(self, k)}'
-                       for k in ('rate', 'tpr', 'keep')
-                       if getattr(self, k) is not None)
-            best = (total - self.num_prefix - 1) // len(self)
+            most = total - self.num_prefix - 1
+            how, remedy = {
+                'rate': (self.rate, f'the largest rate here is '
+                         f'{most // len(self)}'),
+                'tpr': (self.tpr, f'the largest tpr here is '
+                        f'{math.floor(1000 * most / total) / 1000}'),
+                'keep': (self.keep, 'the last length must be at least '
+                         f'{self.num_prefix + 1}'),
+            }[self.kind]
             raise ValueError(
-                f'{how} over {len(self)} modules leaves no patch: '
+                f'{self.kind}={how} over {len(self)} modules leaves no patch: '
                 f'{self.grid[0]} x {self.grid[1]} = {total} patches, '
                 f'{left} of {total + self.num_prefix} tokens would be left, '
-                f'{self.num_prefix} of them prefix tokens. The largest rate '
-                f'here is {best}.')
+                f'{self.num_prefix} of them prefix tokens; {remedy}.')
 
     def __len__(self) -> int:
         return len(self.modules)
@@ -148,6 +154,13 @@ class PruningSchedule:
                 length = min(length, max(aligned, self.num_prefix + 1))
             result.append(length)
         return result
+
+    def misses_tpr(self, tolerance: float = 0.01) -> bool:
+        """Whether alignment takes the reference grid's ratio off ``tpr``."""
+        if self.tpr is None:
+            return False
+        left = self.lengths()[-1] / (self.grid[0] * self.grid[1])
+        return abs(1 - left - self.tpr) > tolerance
 
     def describe(self) -> str:
         """One line: modules, lengths and ratio on the reference grid."""

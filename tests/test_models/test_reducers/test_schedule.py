@@ -129,7 +129,7 @@ def test_rate_zero_keeps_prefix_and_patches(amount):
     (dict(rate=4, tpr=0.5), 'exactly one of rate, tpr and keep.*4.*0.5'),
     (dict(tpr=0.5, keep=[9, 8]), r'exactly one of.*0.5.*\[9, 8\]'),
     (dict(), 'exactly one of.*none of them'),
-    (dict(rate=-3), 'rate must be 0 or more, got -3'),
+    (dict(rate=-3), 'whole number of patches, 0 or more, got -3'),
     (dict(tpr=1.), r'tpr must be in \[0, 1\), got 1.0'),
     (dict(tpr=-.2), 'tpr must be.*got -0.2'),
     (dict(rate=16), 'rate=16 over 4 modules leaves no patch: 8 x 8 = 64 pat'

@@ -1,0 +1,47 @@
+# Copyright (c) mmcropr contributors.
+from pathlib import Path
+
+from mmengine.runner import CheckpointLoader
+from torch import nn
+
+
+def check_checkpoint(model: nn.Module, path: str) -> None:
+    """Raise a ValueError unless a file holds all weights of a model.
+
+    mmengine loads what fits and only logs the rest, so a foreign checkpoint
+    would be tested with random weights. What only training needs (auxiliary
+    heads) may be missing.
+
+    Args:
+        model: The model as built.
+        path: A checkpoint file or an address that mmengine can load.
+    """
+    try:
+        checkpoint = CheckpointLoader.load_checkpoint(path, 'cpu')
+        state = checkpoint.get('state_dict', checkpoint)
+        given = {
+            key[7:] if key.startswith('module.') else key: value.shape
+            for key, value in state.items()
+        }
+    except Exception as error:  # every reader has errors of its own
+        raise ValueError(
+            f'{path} cannot be read as a checkpoint; it may be truncated or '
+            f'something else. {type(error).__name__}: {error}') from error
+    wanted = {
+        key: value.shape
+        for key, value in model.state_dict().items()
+        if not key.startswith('auxiliary_head.')
+    }
+    missing = [key for key in wanted if key not in given]
+    other = [
+        f'{key} {tuple(given[key])} for {tuple(shape)}'
+        for key, shape in wanted.items()
+        if key in given and given[key] != shape
+    ]
+    if missing or other:
+        raise ValueError(
+            f'{path} is no checkpoint of this model: of {len(wanted)} weights '
+            f'{len(missing)} are missing ({", ".join(missing[:3]) or "none"}'
+            f'), {len(other)} have another shape '
+            f'({", ".join(other[:3]) or "none"}). Was '
+            f'{Path(path).name} trained with this config?')
