@@ -47,6 +47,8 @@ def shrink(cfg: Config) -> Config:
     model.data_preprocessor.update(size=(SIZE, SIZE), test_cfg=None)
     model.decode_head.in_channels = 32
     if backbone.get('reducer'):
+        for key in ('keep', 'modules'):
+            backbone.reducer.pop(key, None)
         backbone.reducer.rate = 2 if patch == 16 else 12
         if 'num_queries' in backbone.reducer:
             backbone.reducer.num_queries = (SIZE // patch)**2
@@ -115,8 +117,9 @@ def test_sizes_fit_together(name, monkeypatch):
     grid, reducer = vit.patch_embed.grid_size, backbone.get('reducer')
     if reducer is None:
         return
+    keys = {k: reducer[k] for k in ('rate', 'keep', 'modules') if k in reducer}
     schedule = PruningSchedule(
-        len(vit.blocks), grid, vit.num_prefix_tokens, rate=reducer.rate)
+        len(vit.blocks), grid, vit.num_prefix_tokens, **keys)
     lengths = schedule.lengths()
     assert all(length % 8 == 0 for length in lengths)
     assert 0.8 < 1 - lengths[-1] / (grid[0] * grid[1]) < 0.9

@@ -21,7 +21,7 @@ def backbone(**changes) -> CroprViT:
 def test_queries_that_nothing_trains():
     model, image = backbone().train(), torch.rand(1, 3, 64, 64)
     model(image)
-    with pytest.warns(UserWarning, match='Cropr does not learn.*num_modules=2'):
+    with pytest.warns(UserWarning, match='not learn.*num_modules=2'):
         model(image)
     model, head = backbone().train(), CroprSegHead(32, 5, 2)
     with warnings.catch_warnings():

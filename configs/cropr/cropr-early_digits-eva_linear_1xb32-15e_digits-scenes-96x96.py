@@ -1,0 +1,21 @@
+# Most patches leave after the first two of six blocks
+_base_ = [
+    '../_base_/models/digits-eva.py',
+    '../_base_/datasets/digits-scenes_96x96.py',
+    '../_base_/schedules/adamw_digits_15e.py',
+    '../_base_/default_runtime.py',
+]
+model = dict(
+    backbone=dict(
+        reducer=dict(
+            type='mmcropr.Cropr',
+            keep=[72, 24],
+            modules=[0, 1],
+            num_queries=144)),
+    auxiliary_head=dict(
+        type='mmcropr.CroprSegHead',
+        in_channels=96,
+        num_classes=11,
+        num_modules=2,
+        loss_decode=dict(
+            type='mmseg.CrossEntropyLoss', class_weight=[0.3] + [1.0] * 10)))
