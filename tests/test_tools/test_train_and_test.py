@@ -2,6 +2,7 @@
 """The command line tools, as users start them."""
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -79,6 +80,12 @@ def test_checkpoint_without_auxiliary_head(digits, tmp_path):
     check_checkpoint(model, str(tmp_path / 'x.pth'))
 
 
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(('127.0.0.1', 0))
+        return sock.getsockname()[1]
+
+
 def plain_sgd(digits: Path, work_dir: Path, batch: int) -> dict:
     """A run whose only source of randomness is the order of the data."""
     cfg = tiny_digits_config(digits, work_dir)
@@ -105,7 +112,7 @@ def test_two_processes_are_one(digits, tmp_path):
         plain_sgd(digits, work_dir, batch).dump(file)
         done = run_tool(
             'bash', 'tools/dist_train.sh', file, gpus,
-            PORT=str(29610 + gpus))
+            PORT=str(free_port()))
         assert done.returncode == 0, done.stderr[-3000:]
         losses[gpus] = np.mean([
             json.loads((work_dir / f'losses_{rank}.json').read_text())

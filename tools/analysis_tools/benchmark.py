@@ -128,7 +128,8 @@ def make_entries(configs: List[str], whole: bool) -> List[Entry]:
                              f'{type(model.backbone).__name__}, not CroprViT')
         none_key = str(model_cfg.to_dict())
         if not has_reducer:
-            entries[none_key] = Entry(config, wrap(model), None, None)
+            entries.setdefault(none_key,
+                               Entry(config, wrap(model), None, None))
             continue
         if none_key not in entries:
             entries[none_key] = Entry(f'no pruning ({config})',
