@@ -37,7 +37,7 @@ def test_counts_by_hand():
     (f'cropr/cropr-r40_{EVA}', 183e9),
 ])
 def test_published_counts(name, macs, tmp_path, monkeypatch, capsys):
-    """Tab. 4 of the paper, through the command line."""
+    """The fusion table of the paper, through the command line."""
     out = tmp_path / 'new/out.json'
     monkeypatch.setattr(sys, 'argv', [
         'get_flops.py', str(ROOT / 'configs' / name), '--json', str(out)])

@@ -16,7 +16,7 @@ def curriculum(step: int, total: int, share: float = 0.5) -> Tuple[int, int]:
 
     The first ``int(total * share)`` steps go linearly from 0 to 1, both ends
     included, all later ones are at 1: for E epochs that is
-    linspace(0, R, E / 2)[e], then R (Token Cropr, Sec. 4.2).
+    linspace(0, R, E / 2)[e], then R (Token Cropr).
 
     Returns:
         Numerator and denominator, so that the rate can be rounded exactly.
@@ -45,7 +45,7 @@ def find_backbone(model: nn.Module) -> CroprViT:
 @HOOKS.register_module()
 class PruningCurriculumHook(Hook):
     """Raise the pruning rate from 0 to its full value in the first part of
-    training (Token Cropr, Sec. 4.2). Evaluation is at the full rate always.
+    training (Token Cropr). Evaluation is at the full rate always.
 
     The rate depends on the current epoch or iteration alone, so a resumed run
     goes on where it was. Before the run, reducers and auxiliary head are

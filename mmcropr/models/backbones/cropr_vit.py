@@ -54,7 +54,7 @@ class CroprViT(BaseModule):
             ``.safetensors`` file (timm, MAE, EVA layouts). Loaded by
             ``init_weights``, as all of OpenMMLab does before training.
         drop_path_rate: Stochastic depth, linear from 0. With a reducer the
-            last block, which fuses, has none (Cropr, Sec. 4).
+            last block, which fuses, has none (Cropr).
         frozen_stages: -1 freezes nothing, 0 the embeddings, n also the first
             n blocks.
         with_cp: Gradient checkpointing of the blocks.

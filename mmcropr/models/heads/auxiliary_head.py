@@ -15,7 +15,7 @@ LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 
 
 class Aggregator(nn.Module):
-    """Read tokens by the queries' attention (Token Cropr, Sec. 3.1).
+    """Read tokens by the queries' attention (Token Cropr).
 
     X' = softmax(A / sqrt(D)) X, then X'' = X' + MLP(LN(X')).
 

@@ -15,7 +15,7 @@ from .auxiliary_head import AuxiliaryHead
 @MODELS.register_module()
 class CroprSegHead(AuxiliaryHead):
     """Auxiliary head for semantic segmentation, for the ``auxiliary_head`` of
-    MMSegmentation's segmentors (Token Cropr, CVPR 2025, Sec. 3.2).
+    MMSegmentation's segmentors (Token Cropr, CVPR 2025).
 
     There is one query per patch of the training crop; each predicts the class
     of its patch. The label map is downsampled (nearest) to the grid, logits

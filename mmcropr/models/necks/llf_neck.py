@@ -9,7 +9,7 @@ from mmcropr.structures import FeatureMaps, TokenState
 
 @MODELS.register_module()
 class LLFNeck(BaseModule):
-    """Last Layer Fusion (Token Cropr, CVPR 2025, Sec. 3.3).
+    """Last Layer Fusion (Token Cropr, CVPR 2025).
 
     Puts kept and pruned tokens together again in raster order and runs the
     backbone's own last block and norm over all of them. No parameters.

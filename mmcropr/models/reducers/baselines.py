@@ -1,5 +1,5 @@
 # Copyright (c) mmcropr contributors.
-"""Selectors without learned parameters (Token Cropr, CVPR 2025, Tab. 1)."""
+"""Selectors without learned parameters (Token Cropr, CVPR 2025)."""
 import torch
 from torch import Tensor
 from torch.nn import functional as F

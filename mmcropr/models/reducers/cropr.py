@@ -12,7 +12,7 @@ from .base import TopKPruner
 
 @MODELS.register_module()
 class Cropr(TopKPruner):
-    """Prune by learned queries (Token Cropr, CVPR 2025, Sec. 3.1).
+    """Prune by learned queries (Token Cropr, CVPR 2025).
 
     A token's score is the sum over all queries of their dot products with it.
     It is computed with the one folded query, the sum of all queries: a
@@ -75,6 +75,6 @@ class Cropr(TopKPruner):
 @MODELS.register_module()
 class NonSalient(Cropr):
     """Keep the patches that :class:`Cropr` would prune: the lowest scores
-    stay (the control of the paper's Tab. 1)."""
+    stay (a control of the paper)."""
 
     sign = -1.

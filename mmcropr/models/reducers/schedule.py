@@ -11,7 +11,7 @@ class PruningSchedule:
     """Kept lengths, known before the first forward for any grid.
 
     A rate of R patches per module leaves N - R * (i + 1) tokens after module
-    i, prefix tokens included (Cropr, Sec. 3): the first module also removes
+    i, prefix tokens included (Cropr): the first module also removes
     as many patches as there are prefix tokens, so lengths stay multiples of 8
     where N and R are. ``tpr`` spreads its patches evenly in the same way.
     Lengths are rounded up to multiples of ``align``, because one token off
