@@ -3,6 +3,7 @@ from mmcropr.registry import MODELS
 from mmcropr.utils.versions import register_missing
 
 from .auxiliary_head import Aggregator, AuxiliaryHead
+from .multi_label_head import CroprMultiLabelHead
 
 # MMSegmentation refuses an mmcv it does not know by an AssertionError.
 try:
@@ -14,4 +15,7 @@ else:
     from .linear_head import LinearHead
     from .seg_head import CroprSegHead
 
-__all__ = ['Aggregator', 'AuxiliaryHead', 'CroprSegHead', 'LinearHead']
+__all__ = [
+    'Aggregator', 'AuxiliaryHead', 'CroprMultiLabelHead', 'CroprSegHead',
+    'LinearHead'
+]

@@ -1,4 +1,5 @@
 # Copyright (c) mmcropr contributors.
 from .llf_neck import LLFNeck
+from .simple_fpn import SimpleFPN
 
-__all__ = ['LLFNeck']
+__all__ = ['LLFNeck', 'SimpleFPN']

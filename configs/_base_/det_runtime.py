@@ -1,0 +1,10 @@
+# default_runtime.py for detectors. The published curriculum belongs to
+# segmentation: here the rate is full from the start, the hook only checks.
+_base_ = './default_runtime.py'
+default_scope = 'mmdet'
+default_hooks = dict(visualization=dict(type='DetVisualizationHook'))
+custom_hooks = [
+    dict(type='mmcropr.PruningCurriculumHook', share=0.),
+    dict(type='mmcropr.PruningMapHook'),
+]
+visualizer = dict(type='DetLocalVisualizer')

@@ -1,0 +1,141 @@
+# Copyright (c) mmcropr contributors.
+from typing import Any, List, Optional
+
+from mmdet.models.detectors import BaseDetector
+from mmdet.registry import MODELS as MMDET_MODELS
+from torch import Tensor, nn
+
+from mmcropr.registry import MODELS
+from mmcropr.structures import TokenState
+
+from ..backbones import CroprViT
+from ..heads import AuxiliaryHead
+
+REMEDY = ("Without one use the config of the detector itself: "
+          "`tools/model_converters/strip_auxiliary.py` writes it.")
+
+
+@MODELS.register_module()
+class CroprDetector(BaseDetector):
+    """Trains the reducers of any mmdet detector through an auxiliary head.
+
+    The losses are the detector's own plus those of the auxiliary head, named
+    ``aux.module<i>.loss_...``. Everything else is the detector's: prediction,
+    data preprocessor, hooks that look for its parts. It is needed for
+    training only; ``tools/model_converters/strip_auxiliary.py`` writes config
+    and checkpoint of the plain detector.
+
+    Args:
+        detector: Config of a detector of mmdet whose backbone is a
+            :class:`CroprViT`.
+        auxiliary_head: Config of the auxiliary head.
+        data_preprocessor: For the detector, if its config has none.
+        init_cfg: As of every mmengine module.
+
+    Raises:
+        TypeError: If ``detector`` is none.
+        ValueError: If there is no auxiliary head, or it does not fit the
+            detector: modules, channels, queries or classes.
+    """
+
+    def __init__(self,
+                 detector: dict,
+                 auxiliary_head: Optional[dict] = None,
+                 data_preprocessor: Optional[dict] = None,
+                 init_cfg: Optional[dict] = None) -> None:
+        if auxiliary_head is None:
+            raise ValueError(
+                'CroprDetector trains an auxiliary head and has none: add '
+                "auxiliary_head=dict(type='mmcropr.CroprMultiLabelHead', "
+                f'...). {REMEDY}')
+        built = self._build(detector, data_preprocessor)
+        super().__init__(built.data_preprocessor, init_cfg)
+        self.detector = built
+        self.auxiliary_head: AuxiliaryHead = MODELS.build(auxiliary_head)
+        self.auxiliary_head.check_backbone(built.backbone)
+        self._check_classes()
+
+    @staticmethod
+    def _build(cfg: dict, data_preprocessor: Optional[dict]) -> BaseDetector:
+        if data_preprocessor is not None:
+            cfg = dict(cfg)
+            cfg.setdefault('data_preprocessor', data_preprocessor)
+        built = MMDET_MODELS.build(cfg)
+        if not isinstance(built, BaseDetector):
+            raise TypeError(
+                f'detector={cfg.get("type")!r} is a {type(built).__name__}, '
+                'no detector of mmdet such as FasterRCNN, RetinaNet or DINO.')
+        backbone = getattr(built, 'backbone', None)
+        if not isinstance(backbone, CroprViT):
+            raise ValueError(
+                f'the backbone of detector={cfg.get("type")!r} is '
+                f'{type(backbone).__name__}; CroprDetector trains the '
+                'reducers of a mmcropr.CroprViT.')
+        return built
+
+    def _check_classes(self) -> None:
+        """Raise a ValueError unless some head has the classes of ours."""
+        own = self.auxiliary_head.num_classes
+        found = {
+            name: module.num_classes
+            for name, module in self.detector.named_modules()
+            if isinstance(getattr(module, 'num_classes', None), int)
+            and not name.endswith('rpn_head')
+        }
+        if found and own not in found.values():
+            heads = ', '.join(f'{k} {v}' for k, v in found.items())
+            raise ValueError(
+                f'the auxiliary head has num_classes={own}, the detector: '
+                f'{heads}.')
+
+    def __getattr__(self, name: str) -> Any:
+        """Parts of the detector, such as ``bbox_head``, for hooks."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == 'detector':
+                raise
+            return getattr(self.detector, name)
+
+    def loss(self, batch_inputs: Tensor, batch_data_samples: list) -> dict:
+        """Losses of the detector and of every module's auxiliary head.
+
+        Args:
+            batch_inputs: (B, C, H, W).
+            batch_data_samples: ``DetDataSample`` of every image.
+        """
+        states: List[TokenState] = []
+
+        def remember(module: nn.Module, args: Any, output: Any) -> None:
+            states.append(
+                output if isinstance(output, TokenState) else output.state)
+
+        handle = self.detector.backbone.register_forward_hook(remember)
+        try:
+            losses = self.detector(
+                batch_inputs, batch_data_samples, mode='loss')
+        finally:
+            handle.remove()
+        if len(states) != 1:
+            raise RuntimeError(
+                f'{type(self.detector).__name__} ran its backbone '
+                f'{len(states)} times for one loss; the auxiliary head needs '
+                'one run over the batch.')
+        extra = self.auxiliary_head.loss(states[0], batch_data_samples)
+        losses.update({f'aux.{key}': value for key, value in extra.items()})
+        return losses
+
+    def predict(self, batch_inputs: Tensor, batch_data_samples: list,
+                **kwargs: Any) -> list:
+        """Predictions of the detector."""
+        return self.detector.predict(batch_inputs, batch_data_samples,
+                                     **kwargs)
+
+    def _forward(self,
+                 batch_inputs: Tensor,
+                 batch_data_samples: Optional[list] = None) -> Any:
+        return self.detector(batch_inputs, batch_data_samples, mode='tensor')
+
+    def extract_feat(self, batch_inputs: Tensor) -> Any:
+        """Feature maps of the detector."""
+        return self.detector.extract_feat(batch_inputs)
