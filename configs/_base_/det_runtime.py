@@ -2,9 +2,9 @@
 # segmentation: here the rate is full from the start, the hook only checks.
 _base_ = './default_runtime.py'
 default_scope = 'mmdet'
-default_hooks = dict(visualization=dict(type='DetVisualizationHook'))
-custom_hooks = [
-    dict(type='mmcropr.PruningCurriculumHook', share=0.),
-    dict(type='mmcropr.PruningMapHook'),
-]
+default_hooks = dict(
+    visualization=dict(type='DetVisualizationHook'),
+    curriculum=dict(type='mmcropr.PruningCurriculumHook', share=0.),
+    pruning_map=dict(type='mmcropr.PruningMapHook'))
+custom_hooks = []
 visualizer = dict(type='DetLocalVisualizer')

@@ -66,8 +66,9 @@ def build_vit(arch: Union[str, dict],
     every token, and it takes images of any size.
 
     Args:
-        arch: A timm name, or ``dict(family='vit' | 'eva', embed_dim=...,
-            depth=..., num_heads=..., **timm's keywords)``.
+        arch: A timm name, ``dict(name=<timm name>, **timm's keywords)`` to
+            change parts of that model, or ``dict(family='vit' | 'eva',
+            embed_dim=..., depth=..., num_heads=..., **timm's keywords)``.
         img_size: Height and width in pixels, multiples of the patch size.
         patch_size: In pixels; the model's own by default.
         in_channels: Channels of the image.
@@ -87,11 +88,16 @@ def build_vit(arch: Union[str, dict],
     if patch_size is not None:
         kwargs['patch_size'] = patch_size
     if isinstance(arch, str):
-        check_arch_name(arch)
-        if 'distilled' in arch:
+        arch = dict(name=arch)
+    if 'name' in arch:
+        changes = dict(arch)
+        name = changes.pop('name')
+        check_arch_name(name)
+        if 'distilled' in name:
             # This class has no other pooling; features are the same.
             kwargs['global_pool'] = 'token'
-        vit = timm.create_model(arch, pretrained=False, **kwargs)
+        vit = timm.create_model(
+            name, pretrained=False, **{**kwargs, **changes})
     else:
         sizes = dict(arch)
         family = sizes.pop('family', None)
@@ -99,7 +105,8 @@ def build_vit(arch: Union[str, dict],
         if family not in FAMILIES or missing:
             raise ValueError(
                 f"arch={arch!r} needs family='vit' or 'eva', embed_dim, depth "
-                'and num_heads; other keys are keywords of the timm class.')
+                'and num_heads, or name=<timm name>; other keys are keywords '
+                'of the timm class.')
         vit = FAMILIES[family](**{**kwargs, **sizes})
     check_plain(vit, arch)
     patch = vit.patch_embed.patch_size

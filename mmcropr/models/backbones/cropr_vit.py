@@ -29,8 +29,9 @@ class CroprViT(BaseModule):
 
     Args:
         arch: A timm name of a plain ViT (its VisionTransformer and Eva
-            families), or ``dict(family='vit' | 'eva', embed_dim=..., depth=
-            ..., num_heads=..., **keywords of the timm class)``.
+            families), ``dict(name=<timm name>, **keywords of the timm
+            class)`` to change parts of it, or ``dict(family='vit' | 'eva',
+            embed_dim=..., depth=..., num_heads=..., **keywords)``.
         img_size: Image size of training in pixels, (H, W) or one number. It
             sets the position embeddings and the grid that the schedule
             refers to; images of any size can be given.

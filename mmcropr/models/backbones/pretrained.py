@@ -1,5 +1,6 @@
 # Copyright (c) mmcropr contributors.
 """Pretrained ViT weights by timm name or from a file."""
+import math
 from functools import partial
 from pathlib import Path
 from typing import Dict, List, Sequence, Union
@@ -60,6 +61,8 @@ def convert(state: StateDict, vit: nn.Module) -> StateDict:
             k[len(own):]: v
             for k, v in state.items() if k.startswith(own)
         }
+    if getattr(vit, 'cls_token', None) is None:
+        state = _without_class_token(state)
     convert_family = eva_filter if isinstance(vit, Eva) else partial(
         vit_filter, adapt_layer_scale=True)
     state = convert_family(state, vit)
@@ -72,6 +75,18 @@ def convert(state: StateDict, vit: nn.Module) -> StateDict:
         k: v
         for k, v in state.items() if k in wanted or not k.startswith(HEADS)
     }
+
+
+def _without_class_token(state: StateDict) -> StateDict:
+    """Leave out a checkpoint's class token and the position it has."""
+    if 'cls_token' not in state:
+        return state
+    state = {k: v for k, v in state.items() if k != 'cls_token'}
+    positions = state.get('pos_embed')
+    if positions is not None and math.isqrt(
+            positions.shape[1])**2 != positions.shape[1]:
+        state['pos_embed'] = positions[:, 1:]
+    return state
 
 
 def check(state: StateDict,

@@ -1,0 +1,21 @@
+# mmdet's own DINO config with another backbone and neck
+_base_ = 'mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py'
+custom_imports = dict(imports=['mmcropr'], allow_failed_imports=False)
+custom_hooks = [dict(type='mmcropr.PruningCurriculumHook', share=0.)]
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='mmcropr.CroprViT',
+        arch='vit_base_patch16_224.mae',
+        img_size=(800, 1344),
+        drop_path_rate=0.1,
+        out_type='tokens',
+        pretrained=True),
+    neck=[
+        dict(type='mmcropr.LLFNeck'),
+        dict(
+            type='mmcropr.SimpleFPN',
+            in_channels=768,
+            strides=[8, 16, 32],
+            num_outs=4)
+    ])
