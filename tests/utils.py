@@ -9,7 +9,7 @@ from typing import Any, Dict, Tuple
 
 import torch
 from mmengine.config import Config
-from mmengine.logging import MMLogger
+from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
 from mmengine.visualization import Visualizer
 from safetensors import safe_open
@@ -30,9 +30,9 @@ TINY_EVA = dict(
 
 
 def forget_globals() -> None:
-    """Forget mmengine's scopes, loggers and visualizers: it keeps them by
+    """Forget mmengine's scopes, loggers, visualizers and hubs: it keeps them by
     name, and a second run in one process would log into the first's."""
-    managers = [DefaultScope, MMLogger, Visualizer]
+    managers = [DefaultScope, MessageHub, MMLogger, Visualizer]
     for manager in managers:
         managers += manager.__subclasses__()
         manager._instance_dict.clear()

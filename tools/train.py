@@ -7,7 +7,7 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
-from mmcropr.utils.data import check_data
+from mmcropr.utils.data import check_annotations, check_data
 from mmcropr.utils.dist import use_cpu_processes
 
 
@@ -69,7 +69,9 @@ def main() -> None:
     cfg = load_config(parse_args())
     try:
         check_data(cfg, 'train_dataloader', 'val_dataloader')
-    except FileNotFoundError as error:
+        if os.environ.get('RANK', '0') == '0':
+            check_annotations(cfg, 'train_dataloader')
+    except (FileNotFoundError, ValueError) as error:
         raise SystemExit(f'error: {error}') from error
     use_cpu_processes(cfg)
     Runner.from_cfg(cfg).train()

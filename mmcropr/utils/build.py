@@ -1,10 +1,28 @@
 # Copyright (c) mmcropr contributors.
 """Models as they run after training, for the analysis tools."""
+import copy
 from typing import Union
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, init_default_scope
-from torch import nn
+from torch import Tensor, nn
+
+
+def plain_model(model_cfg: ConfigDict) -> ConfigDict:
+    """Config of a model as it runs after training: a detector without its
+    :class:`CroprDetector`, a segmentor without auxiliary heads.
+
+    Args:
+        model_cfg: ``model`` of a config; it stays as it is.
+    """
+    model_cfg = copy.deepcopy(model_cfg)
+    if str(model_cfg.type).endswith('CroprDetector'):
+        wrapper, model_cfg = model_cfg, model_cfg.detector
+        if wrapper.get('data_preprocessor') is not None:
+            model_cfg.setdefault('data_preprocessor',
+                                 wrapper.data_preprocessor)
+    model_cfg.pop('auxiliary_head', None)
+    return model_cfg
 
 
 def build_for_inference(cfg: Union[Config, str]) -> nn.Module:
@@ -14,23 +32,23 @@ def build_for_inference(cfg: Union[Config, str]) -> nn.Module:
     Args:
         cfg: Config, or the path of one.
     """
-    cfg = Config.fromfile(cfg) if isinstance(cfg, str) else cfg.copy()
+    cfg = Config.fromfile(cfg) if isinstance(cfg, str) else cfg
     init_default_scope(cfg.get('default_scope', 'mmengine'))
-    model_cfg = cfg.model.copy()
-    model_cfg.pop('auxiliary_head', None)
-    model = MODELS.build(model_cfg).eval()
+    model = MODELS.build(plain_model(cfg.model)).eval()
     if hasattr(model.backbone, 'fold_queries'):
         model.backbone.fold_queries()
     return model
 
 
 class Encoder(nn.Module):
-    """Backbone and neck of a model: image (B, C, H, W) -> feature maps."""
+    """The ViT of a model: image (B, C, H, W) -> feature maps. Of several
+    necks only the first, which runs the last block, is part of it."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.backbone = model.backbone
-        self.neck = getattr(model, 'neck', None)
+        neck = getattr(model, 'neck', None)
+        self.neck = neck[0] if isinstance(neck, nn.Sequential) else neck
 
     def forward(self, image):
         x = self.backbone(image)
@@ -38,11 +56,33 @@ class Encoder(nn.Module):
 
 
 class WholeModel(nn.Module):
-    """All of a model, without post-processing: image -> raw outputs."""
+    """All of a model: image (B, C, H, W), as after the data preprocessor ->
+    raw outputs of a segmentor, post-processed predictions of a detector,
+    whose later parts depend on what earlier ones find."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+        self.is_detector = hasattr(model, 'with_bbox')
 
     def forward(self, image):
-        return self.model(image, mode='tensor')
+        if not self.is_detector:
+            return self.model(image, mode='tensor')
+        return self.model(image, blank_samples(image), mode='predict')
+
+
+def blank_samples(image: Tensor) -> list:
+    """A ``DetDataSample`` for every image (B, C, H, W), without padding,
+    rescaling or annotations."""
+    from mmdet.structures import DetDataSample
+    size = tuple(image.shape[-2:])
+    return [
+        DetDataSample(
+            metainfo=dict(
+                img_shape=size,
+                ori_shape=size,
+                pad_shape=size,
+                batch_input_shape=size,
+                scale_factor=(1., 1.),
+                flip=False)) for _ in image
+    ]

@@ -38,6 +38,12 @@ def check_checkpoint(model: nn.Module, path: str) -> None:
         for key, shape in wanted.items()
         if key in given and given[key] != shape
     ]
+    wrapped = f'detector.{next(iter(wanted))}' in given
+    if missing and wrapped:
+        raise ValueError(
+            f'{path} is a checkpoint of a CroprDetector, and the config is of '
+            'the plain detector: give the config of the training, or convert '
+            'both with tools/model_converters/strip_auxiliary.py.')
     if missing or other:
         raise ValueError(
             f'{path} is no checkpoint of this model: of {len(wanted)} weights '

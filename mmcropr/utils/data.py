@@ -1,8 +1,12 @@
 # Copyright (c) mmcropr contributors.
+import json
+import logging
+from collections import defaultdict
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Dict, Iterator, List
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 
 
 def _datasets(cfg: Any) -> Iterator[dict]:
@@ -38,6 +42,8 @@ def check_data(cfg: Config, *loaders: str) -> None:
             folders = [Path(root, x) for x in prefixes if x] or [Path(root)]
             if not Path(root).exists():
                 folders = [Path(root)]
+            elif not Path(root, dataset.get('ann_file') or '').exists():
+                missing.append(str(Path(root, dataset['ann_file'])))
             missing += [
                 str(folder) for folder in folders
                 if not (folder.is_dir() and any(folder.iterdir()))
@@ -50,3 +56,80 @@ def check_data(cfg: Config, *loaders: str) -> None:
             + (f'To get them: {hint}. ' if hint else '') +
             'If they are elsewhere, give --cfg-options '
             + ' '.join(f'{name}.dataset.data_root=DIR' for name in loaders))
+
+
+def check_annotations(cfg: Config, loader: str) -> None:
+    """Say what mmdet will leave out of the COCO annotations of a data loader.
+
+    It trains on the rest without a word: boxes without area and categories
+    outside the classes go unseen. Here each kind is logged, with its number
+    and the first places.
+
+    Args:
+        cfg: Config of a run.
+        loader: Name such as ``'train_dataloader'``.
+
+    Raises:
+        ValueError: If a file is no COCO annotation file, or nothing would be
+            left of it.
+    """
+    for dataset in _datasets(cfg.get(loader)):
+        root, name = dataset['data_root'] or '', dataset.get('ann_file') or ''
+        file = Path(root, name)
+        if 'Coco' not in str(dataset.get('type')) or not file.is_file():
+            continue
+        broken = _broken_annotations(file, _classes(dataset))
+        for kind, places in broken.items():
+            print_log(
+                f'{file}: {len(places)} annotations {kind} are left out: '
+                f'{"; ".join(places[:3])}{"; ..." if places[3:] else ""}',
+                'current', logging.WARNING)
+
+
+def _classes(dataset: dict) -> tuple:
+    """Names of the classes of a data set config."""
+    given = (dataset.get('metainfo') or {}).get('classes')
+    if given:
+        return tuple(given)
+    from mmdet.registry import DATASETS
+    return tuple(DATASETS.get(dataset['type']).METAINFO['classes'])
+
+
+def _broken_annotations(file: Path, classes: tuple) -> Dict[str, List[str]]:
+    """Kind of defect -> annotations that have it, as text."""
+    try:
+        content = json.loads(file.read_text())
+        known = {c['id']: c['name'] for c in content['categories']}
+        sizes = {
+            image['id']: (image['width'], image['height'], image['file_name'])
+            for image in content['images']
+        }
+        boxes = [(a['id'], a['image_id'], a['category_id'], a['bbox'],
+                  a.get('area', 1)) for a in content['annotations']]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f'{file} is no COCO annotation file: {type(error).__name__} '
+            f'{error}. It needs images, categories and annotations.'
+        ) from error
+    found: Dict[str, List[str]] = defaultdict(list)
+    for number, image, category, (x, y, w, h), area in boxes:
+        if image not in sizes:
+            found['of unlisted images'].append(f'id {number}, image {image}')
+            continue
+        width, height, name = sizes[image]
+        inner = (min(x + w, width) - max(x, 0),
+                 min(y + h, height) - max(y, 0))
+        where = f'id {number} in {name}'
+        if known.get(category) not in classes:
+            found['with a category outside the classes'].append(
+                f'{where} has category {category}')
+        elif min(*inner, area) <= 0 or min(w, h) < 1:
+            found['without area (at least 1 x 1 px inside the image)'].append(
+                f'{where} has box {[x, y, w, h]}')
+    if boxes and sum(map(len, found.values())) == len(boxes):
+        counts = ', '.join(f'{len(v)} {kind}' for kind, v in found.items())
+        raise ValueError(
+            f'{file} has no usable annotation: {counts}. Its categories are '
+            f'{sorted(known.values())[:5]}, the classes of the config '
+            f'(metainfo) {sorted(classes)[:5]}.')
+    return found

@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from mmcropr.models import CroprViT, LLFNeck
 from mmcropr.models.backbones.trunk import Trunk
 from mmcropr.structures import FeatureMaps
-from mmcropr.utils.build import Encoder, WholeModel, build_for_inference
+from mmcropr.utils.build import (Encoder, WholeModel, build_for_inference,
+                                 plain_model)
 
 DTYPES = {
     'float32': (torch.float32, None),
@@ -118,9 +119,8 @@ def make_entries(configs: List[str], whole: bool) -> List[Entry]:
     wrap = WholeModel if whole else Encoder
     entries: Dict[Any, Entry] = {}
     for config in dict.fromkeys(configs):
-        model_cfg = Config.fromfile(config).model
-        for key in ('auxiliary_head', 'train_cfg'):
-            model_cfg.pop(key, None)
+        model_cfg = plain_model(Config.fromfile(config).model)
+        model_cfg.pop('train_cfg', None)
         has_reducer = model_cfg.backbone.pop('reducer', None) is not None
         model = build_for_inference(config)
         if not isinstance(model.backbone, CroprViT):
@@ -254,7 +254,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--dtype', choices=DTYPES, default='float32')
     parser.add_argument(
         '--whole', action='store_true',
-        help='time the whole model, not just backbone and neck')
+        help='time the whole model, a detector with its post-processing, '
+        'not just the encoder')
     parser.add_argument(
         '--compile', action='store_true', help='torch.compile every model')
     parser.add_argument('--rounds', type=int, default=20)

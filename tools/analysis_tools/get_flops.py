@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 import torch
+from mmengine.config import Config
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmcropr.utils.build import Encoder, WholeModel, build_for_inference
+from mmcropr.utils.build import (Encoder, WholeModel, build_for_inference,
+                                 plain_model)
 
 LINEAR = ('mm', 'addmm', 'convolution')
 
@@ -75,8 +77,11 @@ def analyse(config: str, shape: tuple) -> Dict[str, Any]:
         **count_macs(Encoder(model), image),
         tokens_per_block=tokens_per_block(backbone, grid))
     result['model'] = dict(
-        params=sum(p.numel() for p in model.parameters()),
-        **count_macs(WholeModel(model), image))
+        params=sum(p.numel() for p in model.parameters()))
+    whole = WholeModel(model)
+    if not whole.is_detector:
+        # What a detector computes depends on what it finds in an image.
+        result['model'].update(count_macs(whole, image))
     return result
 
 
@@ -90,8 +95,8 @@ def main() -> None:
     args = parser.parse_args()
     shape = args.shape
     if shape is None:
-        from mmengine.config import Config
-        size = Config.fromfile(args.config).model.backbone.img_size
+        model = plain_model(Config.fromfile(args.config).model)
+        size = model.backbone.img_size
         shape = (size, size) if isinstance(size, int) else size
     if min(shape) < 1:
         parser.error(f'--shape must be positive, got {tuple(shape)}')

@@ -8,6 +8,7 @@ from torch import nn
 
 from mmcropr.models.backbones import CroprViT
 from mmcropr.models.heads import AuxiliaryHead
+from mmcropr.models.necks import check_neck
 from mmcropr.registry import HOOKS
 
 
@@ -85,10 +86,8 @@ class PruningCurriculumHook(Hook):
         """Raise a ValueError where parts of the model do not fit."""
         while is_model_wrapper(model):
             model = model.module
-        if backbone.out_type == 'tokens' and not getattr(
-                model, 'with_neck', True):
-            raise ValueError("out_type='tokens' needs neck=dict(type="
-                             "'mmcropr.LLFNeck'); or set out_type='featmap'.")
+        if backbone.out_type == 'tokens':
+            check_neck(getattr(model, 'neck', None))
         heads = [m for m in model.modules() if isinstance(m, AuxiliaryHead)]
         learns = any(reducer.auxiliary for reducer in backbone.reducers)
         if learns and not heads:
@@ -96,7 +95,10 @@ class PruningCurriculumHook(Hook):
                 f'{type(backbone.reducers[0]).__name__} learns its queries '
                 'through an auxiliary head, and the model has none: add '
                 "auxiliary_head=dict(type='mmcropr.CroprSegHead', "
-                f'num_modules={backbone.num_modules}, ...).')
+                f'num_modules={backbone.num_modules}, ...) to a segmentor; '
+                "wrap a detector in dict(type='mmcropr.CroprDetector', "
+                "detector=..., auxiliary_head=dict(type="
+                "'mmcropr.CroprMultiLabelHead', ...)).")
         wanted = getattr(
             getattr(model, 'decode_head', None), 'num_classes', None)
         for head in heads:

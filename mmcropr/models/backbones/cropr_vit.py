@@ -231,7 +231,8 @@ class CroprViT(BaseModule):
                 'auxiliary head used what it left in the last forward, so its '
                 'queries stay as they are. Add auxiliary_head=dict(type='
                 f"'mmcropr.CroprSegHead', num_modules={self.num_modules}, "
-                '...) to the model.')
+                '...) to a segmentor, or wrap a detector in '
+                'mmcropr.CroprDetector.')
         self._readers = state.readers
 
     def init_weights(self) -> None:

@@ -3,6 +3,7 @@ from typing import Any, List, Optional
 
 from mmdet.models.detectors import BaseDetector
 from mmdet.registry import MODELS as MMDET_MODELS
+from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
 from mmcropr.registry import MODELS
@@ -10,6 +11,7 @@ from mmcropr.structures import TokenState
 
 from ..backbones import CroprViT
 from ..heads import AuxiliaryHead
+from ..necks import check_neck
 
 REMEDY = ("Without one use the config of the detector itself: "
           "`tools/model_converters/strip_auxiliary.py` writes it.")
@@ -53,12 +55,14 @@ class CroprDetector(BaseDetector):
         self.detector = built
         self.auxiliary_head: AuxiliaryHead = MODELS.build(auxiliary_head)
         self.auxiliary_head.check_backbone(built.backbone)
+        if built.backbone.out_type == 'tokens':
+            check_neck(getattr(built, 'neck', None))
         self._check_classes()
 
     @staticmethod
     def _build(cfg: dict, data_preprocessor: Optional[dict]) -> BaseDetector:
+        cfg = ConfigDict(cfg)  # parts of mmdet read it by attribute
         if data_preprocessor is not None:
-            cfg = dict(cfg)
             cfg.setdefault('data_preprocessor', data_preprocessor)
         built = MMDET_MODELS.build(cfg)
         if not isinstance(built, BaseDetector):

@@ -1,7 +1,8 @@
 # Copyright (c) mmcropr contributors.
-from typing import Any
+from typing import Any, Optional
 
 from mmengine.model import BaseModule
+from torch import nn
 
 from mmcropr.registry import MODELS
 from mmcropr.structures import FeatureMaps, TokenState
@@ -13,7 +14,12 @@ class LLFNeck(BaseModule):
 
     Puts kept and pruned tokens together again in raster order and runs the
     backbone's own last block and norm over all of them. No parameters.
+
+    Attributes:
+        takes_tokens: Says that this neck takes a :class:`TokenState`.
     """
+
+    takes_tokens = True
 
     def forward(self, inputs: TokenState) -> FeatureMaps:
         """Tokens before the last block -> one map (B, D, h, w).
@@ -25,6 +31,18 @@ class LLFNeck(BaseModule):
             raise TypeError(_wrong_input(inputs))
         state = inputs.restore()
         return FeatureMaps([state.to_map(state.finish())], state)
+
+
+def check_neck(neck: Optional[nn.Module]) -> None:
+    """Raise a ValueError unless a neck, or the first of several, takes what a
+    backbone with ``out_type='tokens'`` hands over."""
+    first = neck[0] if isinstance(neck, nn.Sequential) else neck
+    if not getattr(first, 'takes_tokens', False):
+        found = 'none' if first is None else type(first).__name__
+        raise ValueError(
+            "out_type='tokens' needs neck=dict(type='mmcropr.LLFNeck'), in a "
+            f'list of necks as the first; the first neck is {found}. Or set '
+            "out_type='featmap'.")
 
 
 def _wrong_input(inputs: Any) -> str:

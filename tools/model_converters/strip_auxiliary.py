@@ -1,0 +1,171 @@
+# Copyright (c) mmcropr contributors.
+"""Write the plain model of a training run: config and checkpoint without
+anything that only training needs.
+
+A detector loses its ``CroprDetector``, a segmentor its auxiliary heads; every
+Cropr module keeps one query, the sum of its queries, which scores alike. Both
+models then run on a random image, and nothing is written unless their
+predictions and feature maps are bit-equal.
+"""
+import argparse
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Dict, List, Sequence
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import CheckpointLoader, load_checkpoint
+from torch import Tensor, nn
+
+from mmcropr.utils.build import blank_samples, plain_model
+from mmcropr.utils.checkpoint import check_checkpoint
+
+# What a run trains with, besides the model.
+TRAINING = ('train_dataloader', 'train_cfg', 'train_pipeline',
+            'optim_wrapper', 'param_scheduler', 'auto_scale_lr', 'detector',
+            'custom_hooks', 'load_from', 'resume', 'randomness', 'work_dir')
+
+
+def plain_config(cfg: Config) -> Config:
+    """Config of the plain model with what tests and inference need.
+
+    Args:
+        cfg: Config of the training run; it stays as it is.
+    """
+    plain = {k: v for k, v in cfg.to_dict().items() if k not in TRAINING}
+    model = plain_model(cfg.model).to_dict()
+    backbone = model['backbone']
+    backbone['pretrained'] = False
+    reducer = backbone.get('reducer')
+    if reducer is not None and 'num_queries' in reducer:
+        reducer['num_queries'] = 1
+    hooks = plain.get('default_hooks') or {}
+    plain['default_hooks'] = {
+        name: hook
+        for name, hook in hooks.items() if not _only_trains(hook)
+    }
+    plain['custom_hooks'] = [
+        hook for hook in cfg.get('custom_hooks') or ()
+        if 'mmcropr' in str(hook['type']) and not _only_trains(hook)
+    ]
+    return Config(dict(plain, model=model, load_from=None, resume=False))
+
+
+def _only_trains(hook: Any) -> bool:
+    return hook is not None and 'PruningCurriculumHook' in str(hook['type'])
+
+
+def build(cfg: Config, checkpoint: str) -> nn.Module:
+    """Model of a config with the weights of a checkpoint, in eval mode.
+
+    Raises:
+        ValueError: If the checkpoint does not hold all its weights.
+    """
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    model = MODELS.build(cfg.model).eval()
+    check_checkpoint(model, checkpoint)
+    load_checkpoint(model, checkpoint, map_location='cpu')
+    return model
+
+
+def plain_state(model: nn.Module) -> Dict[str, Tensor]:
+    """Weights of the plain model inside a trained one, whose queries are
+    folded by it."""
+    model = getattr(model, 'detector', model)
+    model.backbone.fold_queries()
+    return {
+        key: value
+        for key, value in model.state_dict().items()
+        if not key.startswith('auxiliary_head.')
+    }
+
+
+@torch.no_grad()
+def outputs(model: nn.Module, shape: Sequence[int]) -> List[Tensor]:
+    """Predictions and feature maps on one random image, all tensors of them;
+    reducers that draw random numbers draw the same every time."""
+    torch.manual_seed(0)
+    channels = getattr(model, 'detector', model).backbone.in_channels
+    image = torch.rand(1, channels, *shape)
+    features = model.extract_feat(image)
+    torch.manual_seed(1)
+    if hasattr(model, 'with_bbox'):
+        sample = model(image, blank_samples(image), mode='predict')[0]
+        found = sample.pred_instances
+        predictions = [found[key] for key in sorted(found.keys())]
+    else:
+        predictions = [model(image, mode='tensor')]
+    return [x for x in [*features, *predictions] if isinstance(x, Tensor)]
+
+
+def strip(config: str, checkpoint: str, out_dir: Path,
+          shape: Sequence[int]) -> None:
+    """Write ``out_dir/<config name>.py`` and ``.pth``; ``out_dir`` appears
+    when both are there and proven.
+
+    Raises:
+        ValueError: If the checkpoint is not of this config, or the stripped
+            model predicts something else.
+    """
+    cfg = Config.fromfile(config)
+    trained = build(cfg, checkpoint)
+    if not hasattr(getattr(trained, 'detector', trained).backbone,
+                   'fold_queries'):
+        raise ValueError(f'{config} has no mmcropr.CroprViT backbone, so '
+                         'there is nothing to strip.')
+    shape = shape or getattr(trained, 'detector',
+                             trained).backbone.trunk.vit.patch_embed.img_size
+    wanted = outputs(trained, shape)
+    source = CheckpointLoader.load_checkpoint(checkpoint, 'cpu')
+    plain, name = plain_config(cfg), Path(config).stem
+    kept = ('dataset_meta', 'epoch', 'iter', 'mmengine_version')
+    meta = {
+        k: v for k, v in source.get('meta', {}).items() if k in kept}
+    meta['cfg'] = plain.pretty_text
+    out_dir.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+            prefix=f'.{out_dir.name}-', dir=out_dir.parent) as work:
+        new = Path(work, 'new')
+        new.mkdir()
+        plain.dump(new / f'{name}.py')
+        torch.save(
+            dict(state_dict=plain_state(trained), meta=meta),
+            new / f'{name}.pth')
+        stripped = build(
+            Config.fromfile(new / f'{name}.py'), str(new / f'{name}.pth'))
+        found = outputs(stripped, shape)
+        if len(found) != len(wanted) or any(
+                not torch.equal(a, b) for a, b in zip(found, wanted)):
+            raise ValueError(
+                f'the stripped model of {config} predicts something else than '
+                'the trained one, so nothing was written; please report it.')
+        os.rename(new, out_dir)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
+    parser.add_argument('config', help='config of the training run')
+    parser.add_argument('checkpoint', help='its checkpoint')
+    parser.add_argument('out_dir', type=Path, help='folder to make')
+    parser.add_argument(
+        '--shape', nargs=2, type=int, metavar=('H', 'W'),
+        help='image of the comparison in pixels (default: img_size of the '
+        'backbone)')
+    args = parser.parse_args()
+    if args.out_dir.exists():
+        parser.error(f'{args.out_dir} exists; choose another folder')
+    if not Path(args.checkpoint).is_file():
+        parser.error(f'no checkpoint at {args.checkpoint}')
+    try:
+        strip(args.config, args.checkpoint, args.out_dir.resolve(), args.shape)
+    except (ValueError, FileNotFoundError) as error:
+        parser.error(str(error))
+    name = Path(args.config).stem
+    print(f'predictions are bit-equal; wrote {args.out_dir}/{name}.py and '
+          f'{name}.pth')
+
+
+if __name__ == '__main__':
+    main()
