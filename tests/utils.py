@@ -30,8 +30,8 @@ TINY_EVA = dict(
 
 
 def forget_globals() -> None:
-    """Forget mmengine's scopes, loggers, visualizers and hubs: it keeps them by
-    name, and a second run in one process would log into the first's."""
+    """Forget mmengine's scopes, loggers, visualizers and hubs: it keeps them
+    by name, and a second run in one process would log into the first's."""
     managers = [DefaultScope, MessageHub, MMLogger, Visualizer]
     for manager in managers:
         managers += manager.__subclasses__()
@@ -109,11 +109,57 @@ def tiny_digits_config(digits: Path, work_dir: Path, **options: Any) -> Config:
             for key, value in options.items()
         },
     })
+    _use_data(cfg, digits)
+    return cfg
+
+
+def tiny_detector_config(digits: Path, work_dir: Path,
+                         **options: Any) -> Config:
+    """The Cropr Mask R-CNN of the digits scenes, shrunk as
+    :func:`tiny_digits_config` is.
+
+    Args:
+        digits: Folder of the scenes.
+        work_dir: Of the run.
+        options: Further dotted settings, with '__' for the dots.
+    """
+    name = 'cropr-early_mask-rcnn_digits-eva_1xb32-15e_digits-scenes-96x96.py'
+    cfg = Config.fromfile(ROOT / 'configs/cropr' / name)
+    backbone = 'model.detector.backbone'
+    cfg.merge_from_dict({
+        'work_dir': str(work_dir),
+        'randomness.seed': 0,
+        f'{backbone}.img_size': 64,
+        f'{backbone}.arch.embed_dim': 32,
+        f'{backbone}.arch.num_heads': 2,
+        f'{backbone}.reducer.keep': [40, 16],
+        'model.detector.neck.1.in_channels': 32,
+        'model.auxiliary_head.in_channels': 32,
+        'train_cfg.max_epochs': 2,
+        'train_cfg.val_interval': 2,
+        'param_scheduler.1.end': 2,
+        'default_hooks.logger.interval': 1,
+        **{
+            key.replace('__', '.'): value
+            for key, value in options.items()
+        },
+    })
+    cfg.model.detector.backbone.pop('init_cfg', None)
+    _use_data(cfg, digits)
+    cfg.val_evaluator.ann_file = str(
+        digits / 'annotations/instances_val.json')
+    cfg.test_evaluator = cfg.val_evaluator
+    return cfg
+
+
+def _use_data(cfg: Config, digits: Path) -> None:
+    """Small batches of other scenes, without augmentation."""
     for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         cfg[loader].dataset.data_root = str(digits)
-        cfg[loader].dataset.pipeline = cfg.test_pipeline
+        cfg[loader].dataset.pipeline = [
+            dict(step, scale=(64, 64)) if step.type == 'Resize' else step
+            for step in cfg.test_pipeline]
         cfg[loader].batch_size = min(cfg[loader].batch_size, 4)
-    return cfg
 
 
 def logged(work_dir: Path, key: str = 'loss') -> list:

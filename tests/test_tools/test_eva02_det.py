@@ -427,9 +427,9 @@ def test_other_sources(tmp_path, change, message, run, capsys):
     ([1], "no weights under 'model'"),
     (dict(model=dict(a=1)), "no weights under 'model', only: model"),
     ({'pos_embed': torch.ones(2), 'blocks.0.attn.q_proj.weight':
-      torch.ones(2)}, 'is no detector of EVA-02: it lacks'),
+      torch.ones(2)}, 'is no detector of EVA-02: no key'),
     (dict(model={'backbone.net.pos_embed': torch.ones(2)}),
-     'is no detector of EVA-02: it lacks'),
+     'is no detector of EVA-02: no key'),
 ])  # yapf: disable
 def test_other_files(tmp_path, content, message, run, capsys):
     path = tmp_path / 'src.pth'

@@ -4,9 +4,10 @@
 The config is a Cascade Mask R-CNN of ``CroprViT`` and ``SimpleFPN``, such as
 ``configs/no_pruning/cascade-mask-rcnn_eva02-l_...py``, or has a
 ``CroprDetector`` around it. The result is for its ``load_from``;
-``backbone.pretrained`` can be False then. The source is ViTDet's Cascade Mask
-R-CNN in detectron2. Its authors evaluate the models that come from Objects365
-with averaged weights: ``--ema``.
+``backbone.pretrained`` can be False then, unless the ViT has a class token,
+which no detector of EVA-02 brings. The source is ViTDet's Cascade Mask R-CNN
+in detectron2. Its authors evaluate the models that come from Objects365 with
+averaged weights: ``--ema``.
 
 mmdet agrees with detectron2 in the order of classes (background last), of RoI
 features (channel, row, column), of anchors (ratio; centres at multiples of
@@ -85,15 +86,14 @@ def read_source(path: str, ema: bool) -> StateDict:
     content = content if isinstance(content, dict) else {}
     key = 'ema_state' if ema else 'model'
     state = content.get(key, {} if ema else content)
-    tensors = isinstance(state, dict) and all(
-        isinstance(value, Tensor) for value in state.values())
-    if not state or not tensors:
+    if not state or not isinstance(state, dict) or not all(
+            isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f'{path} has no weights under {key!r}, only: '
                          f'{", ".join(map(str, list(content)[:5]))}')
-    if not all(any(key.startswith(part) for key in state)
-               for part in (NET, 'roi_heads.')):  # yapf: disable
-        raise ValueError(f'{path} is no detector of EVA-02: it lacks keys '
-                         f'{NET}* or roi_heads.*; it has {next(iter(state))}')
+    for part in (NET, 'roi_heads.'):
+        if not any(key.startswith(part) for key in state):
+            raise ValueError(f'{path} is no detector of EVA-02: no key starts '
+                             f'with {part}; it has {next(iter(state))}')
     return state
 
 
@@ -103,13 +103,12 @@ def build_target(config: str) -> nn.Module:
     Raises:
         ValueError: If it cannot be built or is no detector of this kind.
     """
+    wanted = 'CascadeRCNN', 'CroprViT', 'SimpleFPN'
     try:
         cfg = Config.fromfile(config)
         part = cfg.model.get('detector', cfg.model)
-        kinds = part.type, part.backbone.type, str(part.neck)
-        fits = all(name in str(kind) for name, kind in zip(
-            ('CascadeRCNN', 'CroprViT', 'SimpleFPN'), kinds))
-        if fits:
+        kinds = part.type, part.backbone.type, part.neck
+        if all(name in str(kind) for name, kind in zip(wanted, kinds)):
             part.backbone.pretrained = False
             init_default_scope(cfg.get('default_scope', 'mmengine'))
             return MODELS.build(cfg.model)
@@ -125,13 +124,12 @@ def name_modules(detector: nn.Module) -> Dict[str, List[str]]:
     names: Dict[str, List[str]] = defaultdict(list)
 
     def add(old: str, new: str, layer: Optional[nn.Module] = None) -> None:
-        if not hasattr(layer, 'conv'):
-            names[old].append(new)
-            return
-        names[old].append(f'{new}.conv')
-        # timm calls the norm of a convolution bn, mmcv after its class
-        norm = getattr(layer, 'norm_name', 'bn')
-        names[f'{old}.norm'].append(f'{new}.{norm}')
+        if hasattr(layer, 'conv'):
+            # timm calls the norm of a convolution bn, mmcv after its class
+            norm = getattr(layer, 'norm_name', 'bn')
+            names[f'{old}.norm'].append(f'{new}.{norm}')
+            new = f'{new}.conv'
+        names[old].append(new)
 
     path, neck = next((name, module)
                       for name, module in detector.named_modules()
@@ -186,11 +184,10 @@ def adapt(state: StateDict, detector: nn.Module) -> StateDict:
 
 def name_keys(state: StateDict, detector: nn.Module) -> Dict[str, List[str]]:
     """Their keys -> the names that ours have, none for an unknown key."""
-    modules, names = name_modules(detector), {}
-    cut = len(NET)
+    modules, names, cut = name_modules(detector), {}, len(NET)
     blocks = {k[cut:]: v for k, v in state.items() if k.startswith(NET + 'b')}
-    # timm only renames weights of blocks, so a weight tells its new name.
     blocks = convert_vit(blocks, detector.backbone.vit)
+    # timm only renames weights of blocks, so a weight tells its new name
     blocks = {id(value): name for name, value in blocks.items()}
     for key, value in state.items():
         module, _, leaf = key.rpartition('.')
@@ -245,11 +242,7 @@ def convert(state: StateDict, model: nn.Module) -> Tuple[StateDict, List[str]]:
 
 def explain_missing(target: StateDict, result: StateDict,
                     excuses: Dict[str, str]) -> List[str]:
-    """Why weights of ours are not in the source.
-
-    Raises:
-        ValueError: If there is no reason.
-    """
+    """Why weights are not in the source; a ValueError if for no reason."""
     report = []
     for key in [key for key in target if key not in result]:
         shape, why = tuple(target[key].shape), find_reason(excuses, key)

@@ -82,6 +82,12 @@ class AuxiliaryHead(BaseModule):
         """Raise a ValueError unless this head fits a CroprViT; hooks call it
         before training."""
         self.check_modules(backbone.num_modules)
+        reducer = backbone.reducers[0]
+        if not reducer.auxiliary:
+            raise ValueError(
+                f'{type(reducer).__name__} has no queries, so there is '
+                'nothing to train through an auxiliary head: remove it. Only '
+                'mmcropr.Cropr and NonSalient use one.')
         if self.in_channels != backbone.trunk.embed_dim:
             raise ValueError(
                 f'the auxiliary head has in_channels={self.in_channels}, the '

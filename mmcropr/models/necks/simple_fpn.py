@@ -12,7 +12,11 @@ from mmcropr.registry import MODELS
 from mmcropr.structures import FeatureMaps, TokenState
 
 Stride = Union[int, float]
-Conv = partial(ConvNormAct, norm_layer=LayerNorm2d, apply_act=False)
+Conv = partial(
+    ConvNormAct,
+    norm_layer=LayerNorm2d,
+    norm_kwargs=dict(eps=1e-6),
+    apply_act=False)
 # The heads of ViTDet normalise over channels too: norm_cfg of mmcv's layers.
 MODELS.register_module(name='LN2d', module=LayerNorm2d)
 

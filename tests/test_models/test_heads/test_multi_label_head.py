@@ -1,0 +1,111 @@
+# Copyright (c) mmcropr contributors.
+import pytest
+import torch
+from mmengine.structures import InstanceData
+from torch.nn import functional as F
+
+from mmcropr.models import CroprMultiLabelHead, CroprViT
+from tests.utils import TINY
+
+
+def backbone_state(num_queries=1, batch=3):
+    torch.manual_seed(0)
+    backbone = CroprViT(
+        TINY, img_size=64, patch_size=16, out_type='tokens',
+        reducer=dict(
+            type='mmcropr.Cropr', rate=2, align=1, num_queries=num_queries))
+    return backbone, backbone(torch.rand(batch, 3, 64, 64))
+
+
+class Sample:
+    """What the head reads of a ``DetDataSample``."""
+
+    def __init__(self, labels, bboxes=None, img_path='a.jpg'):
+        self.gt_instances = InstanceData(labels=torch.tensor(
+            labels, dtype=torch.long))
+        if bboxes is not None:
+            self.gt_instances.bboxes = torch.tensor(bboxes).reshape(-1, 4)
+        self.img_path = img_path
+
+
+def head(**options):
+    options = dict(
+        dict(in_channels=32, num_classes=4, num_modules=2), **options)
+    torch.manual_seed(1)
+    return CroprMultiLabelHead(**options)
+
+
+def test_targets():
+    """A class counts once, an empty image as nothing, a box without area and
+    what mmdet keeps apart as ignored not at all."""
+    _, state = backbone_state(batch=4)
+    box, flat = [1., 1., 5., 5.], [3., 3., 3., 9.]
+    samples = [
+        Sample([2, 0, 2], [box] * 3),
+        Sample([], []),
+        Sample([1, 3], [flat, box]),
+        Sample([1]),
+    ]
+    samples[1].ignored_instances = InstanceData(labels=torch.tensor([3]))
+    found = head().targets(state, samples)
+    assert found.tolist() == [[1, 0, 1, 0], [0] * 4, [0, 0, 0, 1],
+                              [0, 1, 0, 0]]
+
+
+def test_loss_by_hand():
+    backbone, state = backbone_state()
+    module = head(loss_weight=2.)
+    samples = [Sample([0]), Sample([]), Sample([1, 3])]
+    losses = module.loss(state, samples)
+    assert list(losses) == ['module0.loss_bce', 'module1.loss_bce']
+    targets = torch.tensor([[1., 0, 0, 0], [0] * 4, [0, 1, 0, 1]])
+    for i, route in enumerate(state.routes):
+        tokens = route.tokens
+        weights = (route.logits / 32**.5).softmax(-1)
+        x = (weights @ tokens)
+        x = x + module.aggregators[i].mlp(module.aggregators[i].norm(x))
+        logits = module.fcs[i](module.norms[i](x))[:, 0]
+        probability = logits.sigmoid()
+        wanted = -(targets * probability.log() + (1 - targets) *
+                   (1 - probability).log()).mean()
+        torch.testing.assert_close(losses[f'module{i}.loss_bce'], 2 * wanted)
+    sum(losses.values()).backward()
+    assert all(r.queries.grad.abs().max() > 0 for r in backbone.reducers)
+    assert all(p.grad is None for p in backbone.vit.parameters())
+
+
+def test_mean_over_images():
+    """So two processes with half the batch each give the same."""
+    _, state = backbone_state()
+    module, samples = head(), [Sample([0]), Sample([]), Sample([1, 3])]
+    logits = module(state)[0]
+    targets = module.targets(state, samples)
+    whole = module.loss_by_logits(logits, targets)['loss_bce']
+    single = [
+        module.loss_by_logits(logits[i:i + 1], targets[i:i + 1])['loss_bce']
+        for i in range(3)]
+    torch.testing.assert_close(whole, sum(single) / 3)
+
+
+def test_half_precision_logits():
+    loss = head().loss_by_logits(
+        torch.full((1, 1, 4), 30., dtype=torch.float16), torch.ones(1, 4))
+    wanted = F.binary_cross_entropy_with_logits(
+        torch.full((1, 4), 30.), torch.ones(1, 4))
+    torch.testing.assert_close(loss['loss_bce'], wanted)
+    assert loss['loss_bce'].dtype == torch.float32
+
+
+@pytest.mark.parametrize('labels', [[4], [0, -1]])
+def test_label_outside_the_classes(labels):
+    _, state = backbone_state(batch=1)
+    with pytest.raises(ValueError, match='of bad.jpg are not all in 0 .. 3'):
+        head().loss(state, [Sample(labels, img_path='bad.jpg')])
+
+
+def test_one_query():
+    backbone, state = backbone_state(num_queries=16)
+    with pytest.raises(ValueError, match='num_queries=16.*set num_queries=1'):
+        head().check_backbone(backbone)
+    with pytest.raises(ValueError, match='num_queries=16'):
+        head().loss(state, [Sample([0])] * 3)

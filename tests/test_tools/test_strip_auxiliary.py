@@ -1,0 +1,144 @@
+# Copyright (c) mmcropr contributors.
+import sys
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import Runner
+
+from mmcropr.models import CroprDetector, CroprViT
+from tests.utils import (forget_globals, load_tool, tiny_detector_config,
+                         tiny_digits_config)
+
+tool = load_tool('model_converters/strip_auxiliary.py')
+
+
+@pytest.fixture(scope='module', params=['detector', 'segmentor'])
+def trained(request, digits, tmp_path_factory):
+    """Config and checkpoint of a short run through the runner."""
+    folder = tmp_path_factory.mktemp('strip')
+    make = dict(
+        detector=tiny_detector_config, segmentor=tiny_digits_config
+    )[request.param]
+    cfg = make(digits, folder / 'run', train_cfg__max_epochs=1,
+               train_cfg__val_interval=1)
+    cfg.dump(folder / 'trained.py')
+    Runner.from_cfg(cfg).train()
+    forget_globals()
+    return folder / 'trained.py', folder / 'run/epoch_1.pth'
+
+
+def run(monkeypatch, *args):
+    monkeypatch.setattr(sys, 'argv', ['strip', *map(str, args)])
+    tool.main()
+
+
+def test_strip(trained, tmp_path, monkeypatch, capsys):
+    out = tmp_path / 'new/plain'
+    run(monkeypatch, *trained, out)
+    assert 'bit-equal' in capsys.readouterr().out
+    cfg = Config.fromfile(out / 'trained.py')
+    text = cfg.pretty_text
+    for word in ('CroprDetector', 'auxiliary_head', 'PruningCurriculumHook',
+                 'optim_wrapper', 'train_dataloader'):
+        assert word not in text, word
+    checkpoint = torch.load(
+        out / 'trained.pth', map_location='cpu', weights_only=True)
+    state = checkpoint['state_dict']
+    assert not [k for k in state if 'auxiliary' in k or 'detector' in k]
+    assert cfg.model.backbone.reducer.num_queries == 1
+    init_default_scope(cfg.default_scope)
+    plain = MODELS.build(cfg.model)
+    assert set(plain.state_dict()) == set(state), 'nothing missing or more'
+    plain.load_state_dict(state)
+    assert not isinstance(plain, CroprDetector)
+    assert checkpoint['meta']['dataset_meta']['classes']
+    original = torch.load(
+        trained[1], map_location='cpu', weights_only=False)['state_dict']
+    assert any('auxiliary_head' in k for k in original)
+    queries = [k for k in original if k.endswith('.queries')]
+    for key in queries:
+        assert state[key.replace('detector.', '')].equal(
+            original[key].sum(0, keepdim=True))
+
+
+def test_predictions_on_the_data_are_equal(trained, tmp_path, monkeypatch):
+    """Both models through the test loop of the runner, real scenes."""
+    run(monkeypatch, *trained, tmp_path / 'plain')
+    plain = tmp_path / 'plain/trained.py', tmp_path / 'plain/trained.pth'
+    results = []
+    for config, checkpoint in (trained, plain):
+        forget_globals()
+        cfg = Config.fromfile(config)
+        cfg.load_from, cfg.work_dir = str(checkpoint), str(tmp_path / 'w')
+        results.append(Runner.from_cfg(cfg).test())
+    assert results[0] == results[1]
+    assert any('mAP' in key or 'mIoU' in key for key in results[0])
+
+
+def test_inference_with_the_host(trained, tmp_path, monkeypatch, digits):
+    """Stock inference, without anything of ours but the registry."""
+    if 'CroprDetector' not in trained[0].read_text():
+        pytest.skip('mmdet only')
+    run(monkeypatch, *trained, tmp_path / 'plain')
+    forget_globals()
+    from mmdet.apis import DetInferencer, inference_detector, init_detector
+    config = str(tmp_path / 'plain/trained.py')
+    weights = str(tmp_path / 'plain/trained.pth')
+    image = str(next((digits / 'images/val').glob('*.png')))
+    model = init_detector(config, weights, device='cpu')
+    assert model.dataset_meta['classes'][0] == 'zero'
+    found = inference_detector(model, image).pred_instances
+    forget_globals()
+    inferencer = DetInferencer(config, weights, device='cpu', palette='none')
+    again = inferencer(image, no_save_vis=True)['predictions'][0]
+    assert found.masks.shape[1:] == (64, 64)
+    np.testing.assert_array_equal(found.scores.numpy(),
+                                  np.float32(again['scores']))
+
+
+@pytest.mark.parametrize('kind, message', [
+    ('folder', 'exists; choose another folder'),
+    ('checkpoint', 'no checkpoint at'),
+    ('foreign', 'is no checkpoint of this model'),
+    ('text', 'cannot be read as a checkpoint'),
+])
+def test_refused(trained, tmp_path, monkeypatch, capsys, kind, message):
+    out, checkpoint = tmp_path / 'out', tmp_path / 'x.pth'
+    if kind == 'folder':
+        out.mkdir()
+        checkpoint = trained[1]
+    elif kind == 'foreign':
+        torch.save({'a': torch.ones(1)}, checkpoint)
+    elif kind == 'text':
+        checkpoint.write_text('no checkpoint')
+    with pytest.raises(SystemExit) as stop:
+        run(monkeypatch, trained[0], checkpoint, out)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+    assert kind == 'folder' or not list(tmp_path.glob('*out*'))
+
+
+def test_nothing_is_written_when_predictions_differ(
+        trained, tmp_path, monkeypatch, capsys):
+    state = tool.plain_state
+
+    def wrong(model):
+        result = state(model)
+        key = next(k for k in result if k.endswith('norm.weight'))
+        return {**result, key: result[key] * 1.01}
+
+    monkeypatch.setattr(tool, 'plain_state', wrong)
+    with pytest.raises(SystemExit):
+        run(monkeypatch, *trained, tmp_path / 'out')
+    assert 'nothing was written' in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_cropr_vit(trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.delattr(CroprViT, 'fold_queries')
+    with pytest.raises(SystemExit):
+        run(monkeypatch, *trained, tmp_path / 'out')
+    assert 'nothing to strip' in capsys.readouterr().err
