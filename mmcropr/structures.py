@@ -187,9 +187,10 @@ class TokenState:
         return self.finisher(self)
 
     def to_map(self, tokens: Tensor) -> Tensor:
-        """Full sequence (B, P + N, D) -> feature map (B, D, h, w)."""
-        patches = tokens[:, self.num_prefix:].transpose(1, 2)
-        return patches.reshape(tokens.shape[0], -1, *self.grid)
+        """Full sequence (B, P + N, D) -> feature map (B, D, h, w),
+        contiguous, as the ops of mmcv need it (open-mmlab/mmcv#2203)."""
+        patches = tokens[:, self.num_prefix:].transpose(1, 2).contiguous()
+        return patches.view(tokens.shape[0], -1, *self.grid)
 
     def removal_map(self) -> Tensor:
         """Where every patch left: (B, h, w) of module numbers, -1 where it

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from tests.utils import ROOT, check_close, load_tool
 
 tool = load_tool('model_converters/eva02_det.py')
-NAME = 'cascade-mask-rcnn_eva02-l_8xb8-amp-40k_coco-1536x1536.py'
+NAME = 'cascade-mask-rcnn_eva02-l_8xb8-amp-40k_coco-1536.py'
 PLAIN, CROPR = f'no_pruning/{NAME}', f'cropr/cropr-tpr97_{NAME}'
 TOPK = f'attn_topk/attn-topk-tpr97_{NAME}'
 # Width, heads and hidden width of the ViT, channels and width of the heads
@@ -444,7 +444,7 @@ def test_other_files(tmp_path, content, message, run, capsys):
 
 
 @pytest.mark.parametrize('name, message', [
-    ('configs/no_pruning/mask-rcnn_vit-b_8xb8-amp-184k_coco-1024x1024.py',
+    ('configs/no_pruning/mask-rcnn_vit-b_8xb8-amp-184k_coco-1024.py',
      'is no CascadeRCNN of mmcropr.CroprViT and mmcropr.SimpleFPN, but '
      'MaskRCNN'),
     ('configs/_base_/det_runtime.py', 'no detector can be built from'),

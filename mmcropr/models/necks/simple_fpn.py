@@ -122,7 +122,10 @@ class SimpleFPN(BaseModule):
         state = getattr(inputs, 'state', None)
         if state is not None:
             self._check_patch(state)
-        maps = [level(inputs[-1]) for level in self.levels]
+        # A LayerNorm over channels leaves them last in memory, and mmcv's ops
+        # (RoIAlign, deformable convolution) read such a map wrongly without a
+        # word (open-mmlab/mmcv#2203).
+        maps = [level(inputs[-1]).contiguous() for level in self.levels]
         while len(maps) < len(self.strides):
             maps.append(F.max_pool2d(maps[-1], 1, stride=2))
         return FeatureMaps(maps, state)

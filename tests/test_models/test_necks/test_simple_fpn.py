@@ -1,8 +1,10 @@
 # Copyright (c) mmcropr contributors.
 import pytest
 import torch
+from mmcv.ops import roi_align
 from torch import nn
 from torch.nn import functional as F
+from torchvision.ops import roi_align as torchvision_roi_align
 
 from mmcropr.models import CroprViT, LLFNeck, SimpleFPN
 from mmcropr.structures import FeatureMaps
@@ -69,6 +71,22 @@ def test_odd_maps_keep_their_border():
     maps = SimpleFPN(32, 16)([torch.rand(1, 32, 5, 7)])
     assert [tuple(m.shape[-2:]) for m in maps] == [
         (20, 28), (10, 14), (5, 7), (3, 4), (2, 2)]
+
+
+@pytest.mark.parametrize('out_type', ['tokens', 'featmap'])
+def test_regions_of_the_maps(out_type):
+    """RoIAlign of mmcv reads memory as if maps were contiguous."""
+    backbone = CroprViT(TINY, img_size=64, out_type=out_type)
+    maps = backbone(torch.rand(2, 3, 64, 64))
+    if out_type == 'tokens':
+        maps = LLFNeck()(maps)
+    rois = torch.tensor([[0., 3, 5, 40, 60], [1., 0, 0, 30, 20]])
+    for level in (*maps, *SimpleFPN(32, 16)(maps)):
+        wanted = torchvision_roi_align(
+            level, rois, 7, level.shape[-1] / 64, sampling_ratio=2,
+            aligned=True)
+        found = roi_align(level, rois, (7, 7), level.shape[-1] / 64, 2)
+        torch.testing.assert_close(found, wanted)
 
 
 def test_passes_the_state_on():

@@ -1,4 +1,4 @@
-_base_ = '../no_pruning/cascade-mask-rcnn_eva02-l_8xb8-amp-40k_coco-1536x1536.py'
+_base_ = '../no_pruning/cascade-mask-rcnn_eva02-l_8xb8-amp-40k_coco-1536.py'
 model = dict(
     backbone=dict(
         arch=dict(class_token=True),

@@ -1,4 +1,4 @@
-_base_ = '../no_pruning/mask-rcnn_vit-b_8xb8-amp-184k_coco-1024x1024.py'
+_base_ = '../no_pruning/mask-rcnn_vit-b_8xb8-amp-184k_coco-1024.py'
 detector = _base_.model
 detector.backbone.reducer = dict(
     type='mmcropr.Cropr', tpr=0.97, num_queries=1)

@@ -1,4 +1,4 @@
-_base_ = '../no_pruning/cascade-mask-rcnn_eva02-l_8xb8-amp-40k_coco-1536x1536.py'
+_base_ = '../no_pruning/cascade-mask-rcnn_eva02-l_8xb8-amp-40k_coco-1536.py'
 detector = _base_.model
 detector.backbone.reducer = dict(
     type='mmcropr.Cropr', tpr=0.97, num_queries=1)

@@ -1,2 +1,0 @@
-_base_ = '../no_pruning/cascade-mask-rcnn_eva02-l_8xb8-amp-40k_coco-1536x1536.py'
-model = dict(backbone=dict(reducer=dict(type='mmcropr.Random', tpr=0.97)))
