@@ -14,7 +14,7 @@ from torch import nn
 from mmcropr.models.backbones.arch import build_vit
 from mmcropr.models.reducers import PruningSchedule
 from tests.test_models.test_vectors import samples
-from tests.utils import ROOT
+from tests.utils import ROOT, shrink_sizes
 
 CONFIGS = sorted(
     p.relative_to(ROOT).as_posix() for p in ROOT.glob('configs/*/*.py')
@@ -71,7 +71,7 @@ def shrink(cfg: Config) -> ConfigDict:
 
 def shrink_detector(cfg: Config) -> ConfigDict:
     """Model of a detector's config, small; its heads stay."""
-    model = copy.deepcopy(cfg.model)
+    model = ConfigDict(shrink_sizes(cfg.model.to_dict()))
     detector = model.get('detector', model)
     shrink_backbone(detector.backbone)
     detector.backbone.with_cp = False
@@ -80,8 +80,6 @@ def shrink_detector(cfg: Config) -> ConfigDict:
         augment.size = (SIZE, SIZE)
     if 'auxiliary_head' in model:
         model.auxiliary_head.update(in_channels=32, num_modules=4)
-    if 'num_queries' in detector:  # no more than the places of the map
-        detector.num_queries = detector.test_cfg.max_per_img = 20
     return model
 
 

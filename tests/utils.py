@@ -162,6 +162,34 @@ def _use_data(cfg: Config, digits: Path) -> None:
         cfg[loader].batch_size = min(cfg[loader].batch_size, 4)
 
 
+# Sizes of mmdet's heads, so that a test takes a second
+SMALLER = {
+    'num_queries': 20, 'num_layers': 1, 'num_dn_queries': 10,
+    'feedforward_channels': 64, 'stacked_convs': 1, 'fc_out_channels': 64,
+    'num_convs': 1, 'nms_pre': 50, 'max_per_img': 20}  # yapf: disable
+
+
+def shrink_sizes(cfg: Any, **sizes: int) -> Any:
+    """Copy of a detector's config with fewer layers, queries and proposals,
+    and batch norms that run without GPU; its backbone stays.
+
+    Args:
+        cfg: Plain dict, or anything inside one.
+        sizes: Further sizes to replace wherever they are.
+    """
+    if isinstance(cfg, dict):
+        smaller = {**SMALLER, **sizes}
+        return {
+            key: value if key == 'backbone' else
+            shrink_sizes(value, **sizes) if isinstance(value, (dict, list))
+            else smaller.get(key, shrink_sizes(value))
+            for key, value in cfg.items()
+        }
+    if isinstance(cfg, (list, tuple)):
+        return type(cfg)(shrink_sizes(item, **sizes) for item in cfg)
+    return 'BN' if cfg == 'SyncBN' else cfg
+
+
 def logged(work_dir: Path, key: str = 'loss') -> list:
     """Values of one key in the scalars that a run logged, in order."""
     values = []

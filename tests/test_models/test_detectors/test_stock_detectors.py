@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.logging import MessageHub
 from mmengine.registry import MODELS, init_default_scope
 
-from tests.utils import TINY_EVA
+from tests.utils import TINY_EVA, shrink_sizes
 
 SIZE = 128
 FPN = [4, 8, 16, 32]
@@ -32,31 +32,13 @@ CONFIGS = {
     'solov2/solov2_r50_fpn_1x_coco': (FPN, 5, 256),
     'yolox/yolox_s_8xb8-300e_coco': (ONE_STAGE, 3, 128),
 }
-# Sizes only, so that a test takes a second
-SMALLER = {
-    'num_queries': 20, 'num_layers': 1, 'num_dn_queries': 10,
-    'feedforward_channels': 64, 'stacked_convs': 1, 'fc_out_channels': 64,
-    'num_convs': 1, 'nms_pre': 50, 'max_per_img': 20,
-    'num_classes': 7}  # yapf: disable
-
-
-def shrink(cfg: Any) -> Any:
-    """Fewer layers and queries, 7 classes, and batch norms without GPU."""
-    if isinstance(cfg, dict):
-        return {
-            key: SMALLER.get(key, shrink(value)) if not isinstance(
-                value, (dict, list)) else shrink(value)
-            for key, value in cfg.items()}
-    if isinstance(cfg, (list, tuple)):
-        return type(cfg)(shrink(item) for item in cfg)
-    return 'BN' if cfg == 'SyncBN' else cfg
 
 
 def stock_model(name: str, reducer: Any) -> dict:
     """Model of a config of mmdet with our backbone and neck."""
     base = f'_base_ = "mmdet::{name}.py"'
     cfg = Config.fromstring(base, '.py')
-    model = shrink(cfg.model.to_dict())
+    model = shrink_sizes(cfg.model.to_dict(), num_classes=7)
     # YOLOX resizes batches by the iteration of a run
     model['data_preprocessor']['batch_augments'] = None
     strides, num_outs, channels = CONFIGS[name]
