@@ -93,6 +93,48 @@ def test_benchmark(tmp_path, monkeypatch, capsys, whole):
     assert 'x slicing' in capsys.readouterr().out
 
 
+DETECTOR = str(ROOT / 'configs/cropr/cropr-early_mask-rcnn_digits-eva_1xb16-'
+               '15e_digits-scenes-96x96.py')
+
+
+def test_counts_of_a_detector():
+    """The encoder is that of the segmentor with the same ViT."""
+    found, seg = flops.analyse(DETECTOR, (96, 96)), flops.analyse(
+        str(ROOT / f'configs/cropr/cropr-early_{DIGITS}'), (96, 96))
+    for key in ('linear_macs', 'total_macs', 'params', 'tokens_per_block'):
+        assert found[key] == seg[key]
+    assert found['model']['params'] > found['params']
+
+
+def test_coco_configs_halve_the_encoder():
+    name = 'cascade-mask-rcnn_eva02-l_8xb8-amp-40k_coco-1536.py'
+    found = [
+        flops.analyse(str(ROOT / f'configs/{path}{name}'), (1536, 1536))
+        for path in ('no_pruning/', 'cropr/cropr-tpr97_')]
+    assert found[1]['total_macs'] < 0.5 * found[0]['total_macs']
+    assert found[1]['tokens_per_block'][-2:] == [280, 9216]
+
+
+@pytest.mark.parametrize('name', [
+    'mask-rcnn_vit-b_8xb8-amp-184k_coco-1024.py', 'atss_vit-b_8xb2-1x_coco.py',
+    'dino_vit-b_8xb2-12e_coco.py'])
+def test_vit_b_configs_halve_the_encoder(name):
+    size = (1024, 1024) if '1024' in name else (800, 1344)
+    found = [
+        flops.analyse(str(ROOT / f'configs/{path}{name}'), size)
+        for path in ('no_pruning/', 'cropr/cropr-tpr97_')]
+    assert found[1]['total_macs'] < 0.5 * found[0]['total_macs']
+
+
+def test_benchmark_of_a_whole_detector(monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', [
+        'benchmark.py', DETECTOR, '--shape', '96', '96', '--device', 'cpu',
+        '--rounds', '1', '--warmup', '1', '--whole'])
+    benchmark.main()
+    out = capsys.readouterr().out
+    assert 'whole model' in out and 'no pruning' in out
+
+
 def test_ratios_are_paired_by_round():
     entries = [
         benchmark.Entry('none', None, None, None),

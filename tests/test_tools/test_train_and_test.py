@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from mmcropr.utils.checkpoint import check_checkpoint
-from tests.utils import ROOT, load_tool, logged, tiny_digits_config
+from tests.utils import (ROOT, load_tool, logged, tiny_detector_config,
+                         tiny_digits_config)
 
 
 def run_tool(*args: str, **env: str) -> subprocess.CompletedProcess:
@@ -45,6 +47,30 @@ def test_train_then_test(config, tmp_path):
     assert len(list((tmp_path / 'test/pruning_maps').glob('*.png'))) == 4
     assert len(list((tmp_path / 'show').rglob('*.png'))) == 4
     assert (tmp_path / 'out.pkl').stat().st_size > 0
+
+
+def test_train_then_test_a_detector(digits, tmp_path):
+    file = tmp_path / 'tiny.py'
+    tiny_detector_config(digits, tmp_path / 'run').dump(file)
+    done = run_tool(sys.executable, 'tools/train.py', file)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(logged(tmp_path / 'run', 'aux.module1.loss_bce')) == 8
+    done = run_tool(
+        sys.executable, 'tools/test.py', file, tmp_path / 'run/epoch_2.pth',
+        '--work-dir', tmp_path / 'test', '--show-dir', 'show')
+    assert done.returncode == 0, done.stderr[-2000:]
+    for kind in ('bbox', 'segm'):
+        assert f'coco/{kind}_mAP: ' in done.stdout + done.stderr
+    assert len(list((tmp_path / 'test/pruning_maps').glob('*.png'))) == 4
+    assert len(list((tmp_path / 'test').rglob('show/*.png'))) == 4
+
+
+def test_wrapped_checkpoint_for_the_plain_detector(digits, tmp_path):
+    init_default_scope('mmdet')
+    cfg = tiny_detector_config(digits, tmp_path).model
+    torch.save(MODELS.build(cfg).state_dict(), tmp_path / 'x.pth')
+    with pytest.raises(ValueError, match='strip_auxiliary.py'):
+        check_checkpoint(MODELS.build(cfg.detector), str(tmp_path / 'x.pth'))
 
 
 @pytest.mark.parametrize('kind, message', [
@@ -86,30 +112,55 @@ def free_port() -> int:
         return sock.getsockname()[1]
 
 
-def plain_sgd(digits: Path, work_dir: Path, batch: int) -> dict:
-    """A run whose only source of randomness is the order of the data."""
+def segmentor(digits: Path, work_dir: Path) -> Config:
     cfg = tiny_digits_config(digits, work_dir)
+    # Weighted means of half batches are not the mean of the whole batch.
+    del cfg.model.decode_head.loss_decode
+    del cfg.model.auxiliary_head.loss_decode
+    return cfg
+
+
+def detector(digits: Path, work_dir: Path) -> Config:
+    """FCOS, which draws no random samples and whose normalisers are means
+    over processes."""
+    cfg = tiny_detector_config(digits, work_dir)
+    wrapper, model = cfg.model, Config.fromstring(
+        '_base_ = "mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py"',
+        '.py').model
+    model.bbox_head.num_classes = 10
+    model.backbone, model.neck = wrapper.detector.backbone, [
+        dict(type='mmcropr.LLFNeck'),
+        dict(
+            type='mmcropr.SimpleFPN', in_channels=32, patch_size=8,
+            strides=[8, 16, 32])
+    ]
+    wrapper.detector = model
+    cfg.val_evaluator.metric = cfg.test_evaluator.metric = 'bbox'
+    return cfg
+
+
+def plain_sgd(cfg: Config, batch: int) -> Config:
+    """A run whose only source of randomness is the order of the data."""
+    work_dir = cfg.work_dir
     cfg.optim_wrapper = dict(
         type='OptimWrapper', optimizer=dict(type='SGD', lr=0.05))
     cfg.param_scheduler = None
     cfg.train_dataloader.batch_size = batch
-    # Weighted means of half batches are not the mean of the whole batch.
-    del cfg.model.decode_head.loss_decode
-    del cfg.model.auxiliary_head.loss_decode
     # Each rank logs to a file of its own.
-    cfg.custom_hooks.append(dict(type='LossesToFile', out_dir=str(work_dir)))
+    cfg.custom_hooks.append(dict(type='LossesToFile', out_dir=work_dir))
     cfg.custom_imports.imports.append('tests.losses_to_file')
     return cfg
 
 
-def test_two_processes_are_one(digits, tmp_path):
+@pytest.mark.parametrize('make', [segmentor, detector])
+def test_two_processes_are_one(digits, tmp_path, make):
     """dist_train.sh with gloo: the mean loss of two processes is the loss of
     one with the doubled batch, step by step."""
     losses = {}
     for gpus, batch in ((1, 4), (2, 2)):
         work_dir = tmp_path / str(gpus)
         file = tmp_path / f'{gpus}.py'
-        plain_sgd(digits, work_dir, batch).dump(file)
+        plain_sgd(make(digits, work_dir), batch).dump(file)
         done = run_tool(
             'bash', 'tools/dist_train.sh', file, gpus,
             PORT=str(free_port()))

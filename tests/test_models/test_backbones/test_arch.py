@@ -114,3 +114,18 @@ def test_what_is_built(arch):
     rest = (name.split('.')[0] for name, _ in vit.named_parameters())
     assert not {'fc_norm', 'head', 'attn_pool'} & set(rest)
     assert not hasattr(vit, 'num_classes'), "mmdet's NumClassCheckHook"
+
+
+def test_a_name_with_changes():
+    """Parts of a named model that detectors of the family go without."""
+    plain = CroprViT(dict(name='test_vit', final_norm=False), img_size=64)
+    assert isinstance(plain.vit.norm, nn.Identity)
+    assert plain.trunk.num_prefix == 1
+    without = CroprViT(
+        dict(name='test_vit', class_token=False, global_pool='avg',
+             fc_norm=False), img_size=64)
+    assert without.trunk.num_prefix == 0
+    with pytest.raises(ValueError, match='is no model of timm'):
+        CroprViT(dict(name='test_vti'), img_size=64)
+    with pytest.raises(TypeError, match='colour'):
+        CroprViT(dict(name='test_vit', colour=1), img_size=64)

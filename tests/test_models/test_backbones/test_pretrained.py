@@ -209,3 +209,26 @@ def test_timm_weights_from_its_own_loader(in_channels):
         4: torch.cat([colours, colours[:, :1]], 1) * 3 / 4
     }[in_channels]
     assert torch.allclose(found[first], wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize('base, changes', [
+    (TINY_EVA, dict(use_post_transformer_norm=False)),
+    (TINY, dict(final_norm=False)),
+])
+@pytest.mark.parametrize('size', [64, 128])
+def test_class_token_left_out(base, changes, size, tmp_path, log):
+    """Its position goes too; the others are resampled as ever."""
+    wanted, path = source(base), tmp_path / 'model.pth'
+    torch.save(wanted, path)
+    arch = dict(base, class_token=False, **changes)
+    found = load(path, arch, img_size=size)
+    assert 'cls_token' not in found and 'norm.weight' not in found
+    check_equal(found, {
+        k: v for k, v in wanted.items()
+        if not k.startswith(('cls_token', 'pos_embed', 'norm.'))})
+    positions = wanted['pos_embed'][:, 1:]
+    if size != 64:
+        positions = resample_abs_pos_embed(
+            positions, [size // 16] * 2, num_prefix_tokens=0)
+    torch.testing.assert_close(found['pos_embed'], positions)
+    assert 'missing: none; unexpected: norm.weight, norm.bias' in log[0]
