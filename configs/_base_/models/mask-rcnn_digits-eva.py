@@ -34,7 +34,7 @@ model = dict(
     rpn_head=dict(
         in_channels=64,
         feat_channels=64,
-        anchor_generator=dict(scales=[4], strides=strides)),
+        anchor_generator=dict(scales=[3], strides=strides)),
     roi_head=dict(
         bbox_roi_extractor=dict(
             out_channels=64, finest_scale=28, featmap_strides=strides),

@@ -1,10 +1,5 @@
 # Most patches leave after the first two of six blocks
-_base_ = [
-    '../_base_/models/mask-rcnn_digits-eva.py',
-    '../_base_/datasets/digits-instances_96x96.py',
-    '../_base_/schedules/adamw_digits_15e.py',
-    '../_base_/det_runtime.py',
-]
+_base_ = '../no_pruning/mask-rcnn_digits-eva_1xb16-6e_digits-scenes-96x96.py'
 detector = _base_.model
 detector.backbone.reducer = dict(
     type='mmcropr.Cropr', keep=[72, 24], modules=[0, 1], num_queries=1)

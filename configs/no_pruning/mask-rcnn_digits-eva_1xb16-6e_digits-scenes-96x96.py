@@ -1,0 +1,12 @@
+# The same fine-tuning as with pruning, for a fair comparison
+_base_ = [
+    '../_base_/models/mask-rcnn_digits-eva.py',
+    '../_base_/datasets/digits-instances_96x96.py',
+    '../_base_/schedules/adamw_digits-finetune_6e.py',
+    '../_base_/det_runtime.py',
+]
+# made by the config of 15e in this folder
+model = dict(
+    init_cfg=dict(
+        type='Pretrained',
+        checkpoint='work_dirs/mask-rcnn_digits-eva_1xb16-15e_digits-scenes-96x96/epoch_15.pth'))
