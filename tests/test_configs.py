@@ -75,6 +75,7 @@ def shrink_detector(cfg: Config) -> ConfigDict:
     detector = model.get('detector', model)
     shrink_backbone(detector.backbone)
     detector.backbone.with_cp = False
+    detector.pop('init_cfg', None)
     detector.neck[1].in_channels = 32
     for augment in detector.data_preprocessor.get('batch_augments') or ():
         augment.size = (SIZE, SIZE)

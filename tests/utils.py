@@ -123,7 +123,7 @@ def tiny_detector_config(digits: Path, work_dir: Path,
         work_dir: Of the run.
         options: Further dotted settings, with '__' for the dots.
     """
-    name = 'cropr-early_mask-rcnn_digits-eva_1xb16-15e_digits-scenes-96x96.py'
+    name = 'cropr-early_mask-rcnn_digits-eva_1xb16-6e_digits-scenes-96x96.py'
     cfg = Config.fromfile(ROOT / 'configs/cropr' / name)
     backbone = 'model.detector.backbone'
     cfg.merge_from_dict({
@@ -144,7 +144,7 @@ def tiny_detector_config(digits: Path, work_dir: Path,
             for key, value in options.items()
         },
     })
-    cfg.model.detector.backbone.pop('init_cfg', None)
+    del cfg.model.detector.init_cfg
     _use_data(cfg, digits)
     cfg.val_evaluator.ann_file = str(
         digits / 'annotations/instances_val.json')

@@ -94,7 +94,7 @@ def test_benchmark(tmp_path, monkeypatch, capsys, whole):
 
 
 DETECTOR = str(ROOT / 'configs/cropr/cropr-early_mask-rcnn_digits-eva_1xb16-'
-               '15e_digits-scenes-96x96.py')
+               '6e_digits-scenes-96x96.py')
 
 
 def test_counts_of_a_detector():

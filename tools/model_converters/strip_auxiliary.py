@@ -38,6 +38,8 @@ def plain_config(cfg: Config) -> Config:
     model = plain_model(cfg.model).to_dict()
     backbone = model['backbone']
     backbone['pretrained'] = False
+    for part in (model, backbone):  # where the run started from
+        part.pop('init_cfg', None)
     reducer = backbone.get('reducer')
     if reducer is not None and 'num_queries' in reducer:
         reducer['num_queries'] = 1
