@@ -88,7 +88,8 @@ class TokenState:
         image_size: Height and width before that padding, in pixels.
         rope: Rotary table of the trunk in raster order, whose last but one
             axis has length N; None without rotary embeddings.
-        finisher: The trunk's last block and final norm, see :meth:`finish`.
+        last_block: Runs the trunk's last block over the current tokens.
+        norm: The trunk's final norm.
         index: Raster index (B, K) of every current patch, ascending; None
             while all N are there.
         pruned: What left, step by step.
@@ -103,7 +104,8 @@ class TokenState:
     image: Tensor
     image_size: Tuple[int, int]
     rope: Optional[Tensor] = None
-    finisher: Optional[Callable[['TokenState'], Tensor]] = None
+    last_block: Optional[Callable[['TokenState'], 'TokenState']] = None
+    norm: Optional[Callable[[Tensor], Tensor]] = None
     index: Optional[Tensor] = None
     pruned: List[Pruned] = field(default_factory=list)
     routes: List[Route] = field(default_factory=list)
@@ -181,10 +183,18 @@ class TokenState:
     def finish(self) -> Tensor:
         """Current tokens (B, P + K, D) after the last block and final norm
         of the backbone that this state comes from."""
-        if self.finisher is None:
+        return self.norm(self.finish_block())
+
+    def finish_block(self) -> Tensor:
+        """Current tokens (B, P + K, D) after the last block, not normalised.
+
+        Raises:
+            RuntimeError: If this state comes from no backbone.
+        """
+        if self.last_block is None:
             raise RuntimeError('this TokenState comes from no backbone, so '
                                'there is no last block to run.')
-        return self.finisher(self)
+        return self.last_block(self).x
 
     def to_map(self, tokens: Tensor) -> Tensor:
         """Full sequence (B, P + N, D) -> feature map (B, D, h, w),

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 def plain_model(model_cfg: ConfigDict) -> ConfigDict:
     """Config of a model as it runs after training: a detector without its
-    :class:`CroprDetector`, a segmentor without auxiliary heads.
+    :class:`CroprDetector`, a segmentor without auxiliary heads, a classifier
+    with the stock linear head.
 
     Args:
         model_cfg: ``model`` of a config; it stays as it is.
@@ -22,6 +23,11 @@ def plain_model(model_cfg: ConfigDict) -> ConfigDict:
             model_cfg.setdefault('data_preprocessor',
                                  wrapper.data_preprocessor)
     model_cfg.pop('auxiliary_head', None)
+    head = model_cfg.get('head')
+    if head is not None and str(head.type).endswith('CroprClsHead'):
+        head.type = 'mmpretrain.LinearClsHead'
+        for key in ('num_modules', 'mlp_ratio'):
+            head.pop(key, None)
     return model_cfg
 
 

@@ -5,6 +5,10 @@ from mmengine.runner import CheckpointLoader
 from torch import nn
 
 
+# Weights that only training needs
+AUXILIARY = ('auxiliary_head.', 'head.auxiliary.')
+
+
 def check_checkpoint(model: nn.Module, path: str) -> None:
     """Raise a ValueError unless a file holds all weights of a model.
 
@@ -30,7 +34,7 @@ def check_checkpoint(model: nn.Module, path: str) -> None:
     wanted = {
         key: value.shape
         for key, value in model.state_dict().items()
-        if not key.startswith('auxiliary_head.')
+        if not key.startswith(AUXILIARY)
     }
     missing = [key for key in wanted if key not in given]
     other = [

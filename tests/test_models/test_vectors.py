@@ -2,14 +2,14 @@
 """Against numbers of the authors' implementation (METHOD.md, section 8)."""
 import pytest
 import torch
-from mmengine.registry import init_default_scope
+from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import PixelData
+from mmpretrain.structures import DataSample
 from mmseg.registry import MODELS as MMSEG_MODELS
 from mmseg.structures import SegDataSample
 from torch import nn
 from torch.nn import functional as F
 
-from mmcropr.models import AuxiliaryHead, CroprViT
 from tests.utils import check_close, group, load_tool, load_vectors
 
 convert = load_tool('model_converters/official_cropr.py').convert
@@ -96,72 +96,62 @@ def test_segmentation():
     assert len(grads) == 6
 
 
-def cls_parts(cfg: dict, vectors: dict) -> tuple:
+def cls_model(cfg: dict) -> nn.Module:
     arch = dict(
         family='vit', embed_dim=cfg['embed_dim'], depth=cfg['depth'],
         num_heads=cfg['num_heads'], mlp_ratio=cfg['mlp_ratio'])
     count = len(cfg['tokens_after_module'])
-    backbone = CroprViT(
-        arch, img_size=cfg['img_size'], patch_size=cfg['patch_size'],
-        out_type='tokens',
-        reducer=dict(type='mmcropr.Cropr', rate=cfg['pruning_rate'], align=1,
-                     modules=range(count)))  # yapf: disable
-    backbone.vit.norm = nn.Identity()  # fc_norm comes after pooling
-    head = ClsHead(cfg['embed_dim'], cfg['num_classes'], count)
-    tail = nn.Sequential(
-        nn.LayerNorm(cfg['embed_dim'], eps=1e-6),
-        nn.Linear(cfg['embed_dim'], cfg['num_classes']))
-    state, _ = convert(group(vectors, 'state.'))
-    backbone.load_state_dict(group(state, 'backbone.'))
-    head.load_state_dict(group(state, 'auxiliary_head.'))
-    tail[0].load_state_dict(group(state, 'neck.norm.'))
-    tail[1].load_state_dict(group(state, 'head.fc.'))
-    return backbone, head, tail
-
-
-class ClsHead(AuxiliaryHead):
-
-    def targets(self, state, batch_data_samples):
-        return torch.stack(batch_data_samples)
-
-    def loss_by_logits(self, logits, targets):
-        loss = F.cross_entropy(logits[:, 0], targets, label_smoothing=0.1)
-        return dict(loss_ce=loss)
+    init_default_scope('mmpretrain')
+    return MODELS.build(
+        dict(
+            type='ImageClassifier',
+            backbone=dict(
+                type='mmcropr.CroprViT', arch=arch, img_size=cfg['img_size'],
+                patch_size=cfg['patch_size'], out_type='tokens',
+                reducer=dict(
+                    type='mmcropr.Cropr', rate=cfg['pruning_rate'], align=1,
+                    modules=range(count))),
+            neck=dict(type='mmcropr.PoolNeck', llf=cfg['llf']),
+            head=dict(
+                type='mmcropr.CroprClsHead', in_channels=cfg['embed_dim'],
+                num_classes=cfg['num_classes'], num_modules=count,
+                loss=dict(
+                    type='LabelSmoothLoss', mode='original',
+                    label_smooth_val=cfg['label_smoothing']))))
 
 
 @pytest.mark.parametrize('name', ['classification_llf',
                                   'classification_no_llf'])
-def test_classification(name):
+@pytest.mark.parametrize('soft', [False, True])
+def test_classification(name, soft):
     cfg, vectors = load_vectors(name)
-    backbone, head, tail = cls_parts(cfg, vectors)
+    model = cls_model(cfg)
+    state, report = convert(group(vectors, 'state.'))
+    assert len(report) == len(group(vectors, 'state.'))
+    model.load_state_dict(state)  # strict
     image, label = vectors['input.image'], vectors['input.label']
 
-    def logits() -> tuple:
-        state = backbone(image)
-        if cfg['llf']:
-            state.restore()
-        # The authors' average pooling takes the class token in.
-        return tail(state.finish().mean(1)), state
-
-    for module in (backbone, head, tail):
-        module.eval()
+    model.eval()
     with torch.no_grad():
-        check_close(logits()[0], vectors['eval.logits'])
-    assert backbone.lengths() == cfg['tokens_after_module']
-    for module in (backbone, head, tail):
-        module.train()
-    found, state = logits()
-    check_close(found, vectors['train.logits'])
-    aux = head(state)
+        check_close(model(image), vectors['eval.logits'])
+    assert model.backbone.lengths() == cfg['tokens_after_module']
+
+    model.train()
+    feats = model.extract_feat(image)
+    check_close(model.head(feats), vectors['train.logits'])
+    aux = model.head.auxiliary(feats)
     for i, wanted in enumerate(group(vectors, 'train.aux_logits.').values()):
         check_close(aux[i][:, 0], wanted)
-    losses = [F.cross_entropy(found, label, label_smoothing=0.1)]
-    losses += head.loss(state, list(label)).values()
+    labels = [DataSample().set_gt_label(int(x)) for x in label]
+    if soft:  # as mixup leaves them
+        for sample, x in zip(labels, label):
+            sample.set_gt_score(
+                F.one_hot(x, cfg['num_classes']).float())
+    losses = list(model.loss(image, labels).values())
     check_close(torch.stack(losses), vectors['train.losses'])
     sum(losses).backward()
     grads, _ = convert(group(vectors, 'grad.'))
-    for prefix, module in (('backbone.', backbone), ('neck.norm.', tail[0]),
-                           ('auxiliary_head.', head), ('head.fc.', tail[1])):
-        parameters = dict(module.named_parameters())
-        for key, wanted in group(grads, prefix).items():
-            check_close(parameters[key].grad, wanted, key)
+    parameters = dict(model.named_parameters())
+    for key, wanted in grads.items():
+        check_close(parameters[key].grad, wanted, key)
+    assert grads

@@ -3,8 +3,8 @@
 
 Both of their tasks are understood. Segmentation becomes a MMSegmentation
 ``EncoderDecoder`` of ``mmcropr.CroprViT``, ``LinearHead`` and
-``CroprSegHead``; classification keeps ``fc_norm`` as ``neck.norm``, its
-classifier as ``head.fc`` and its auxiliary heads as ``auxiliary_head``.
+``CroprSegHead``; classification a mmpretrain ``ImageClassifier`` of
+``mmcropr.CroprViT``, ``PoolNeck`` and ``CroprClsHead``.
 """
 import argparse
 import os
@@ -22,18 +22,19 @@ StateDict = Dict[str, Tensor]
 MODULE_RULES = [
     (r'^cropr\.(\d+)\.cross_attn\.queries$', r'backbone.reducers.\1.queries'),
     (r'^cropr\.(\d+)\.cross_attn\.mlp_norm\.',
-     r'auxiliary_head.aggregators.\1.norm.'),
+     r'{aux}.aggregators.\1.norm.'),
     (r'^cropr\.(\d+)\.cross_attn\.mlp\.',
-     r'auxiliary_head.aggregators.\1.mlp.'),
-    (r'^cropr\.(\d+)\.head\.norm\.', r'auxiliary_head.norms.\1.'),
-    (r'^cropr\.(\d+)\.head\.head\.', r'auxiliary_head.fcs.\1.'),
+     r'{aux}.aggregators.\1.mlp.'),
+    (r'^cropr\.(\d+)\.head\.norm\.', r'{aux}.norms.\1.'),
+    (r'^cropr\.(\d+)\.head\.head\.', r'{aux}.fcs.\1.'),
 ]  # yapf: disable
 TASK_RULES = {
-    'segmentation': [(r'^fc_norm\.', 'backbone.vit.norm.'),
-                     (r'^head\.', 'decode_head.conv_seg.')],
-    'classification': [(r'^fc_norm\.', 'neck.norm.'),
-                       (r'^head\.', 'head.fc.')],
-}  # yapf: disable
+    'segmentation': (r'^head\.', 'decode_head.conv_seg.'),
+    'classification': (r'^head\.', 'head.fc.'),
+}
+AUXILIARY = dict(segmentation='auxiliary_head', classification='head.auxiliary')
+# Their one norm before the head, over pooled tokens in classification
+NORM_RULE = (r'^fc_norm\.', 'backbone.vit.norm.')
 TRUNK_RULE = (r'^(?=(blocks|patch_embed|norm|norm_pre|rope)\.'
               r'|(pos_embed|cls_token|reg_token)$)', 'backbone.vit.')
 
@@ -71,14 +72,14 @@ def convert(state: StateDict) -> Tuple[StateDict, List[str]]:
         ValueError: If a key is not known; none is dropped silently.
     """
     task = find_task(state)
-    rules = MODULE_RULES + TASK_RULES[task] + [TRUNK_RULE]
+    rules = MODULE_RULES + [TASK_RULES[task], NORM_RULE, TRUNK_RULE]
     result, report = OrderedDict(), []
     for key, value in state.items():
         rule = next((r for r in rules if re.search(r[0], key)), None)
         if rule is None:
             raise ValueError(f'unknown key {key!r} {tuple(value.shape)} in a '
                              f'{task} checkpoint.')
-        name = re.sub(rule[0], rule[1], key)
+        name = re.sub(rule[0], rule[1], key).replace('{aux}', AUXILIARY[task])
         if name.endswith('.queries'):
             value = value.squeeze(0)
         elif name == 'decode_head.conv_seg.weight':

@@ -20,7 +20,7 @@ from mmengine.runner import CheckpointLoader, load_checkpoint
 from torch import Tensor, nn
 
 from mmcropr.utils.build import blank_samples, plain_model
-from mmcropr.utils.checkpoint import check_checkpoint
+from mmcropr.utils.checkpoint import AUXILIARY, check_checkpoint
 
 # What a run trains with, besides the model.
 TRAINING = ('train_dataloader', 'train_cfg', 'train_pipeline',
@@ -80,7 +80,7 @@ def plain_state(model: nn.Module) -> Dict[str, Tensor]:
     return {
         key: value
         for key, value in model.state_dict().items()
-        if not key.startswith('auxiliary_head.')
+        if not key.startswith(AUXILIARY)
     }
 
 

@@ -98,15 +98,16 @@ class PruningCurriculumHook(Hook):
                 f'num_modules={backbone.num_modules}, ...) to a segmentor; '
                 "wrap a detector in dict(type='mmcropr.CroprDetector', "
                 "detector=..., auxiliary_head=dict(type="
-                "'mmcropr.CroprMultiLabelHead', ...)).")
-        wanted = getattr(
-            getattr(model, 'decode_head', None), 'num_classes', None)
+                "'mmcropr.CroprMultiLabelHead', ...)); give a classifier "
+                "head=dict(type='mmcropr.CroprClsHead', ...).")
+        main = getattr(model, 'decode_head', getattr(model, 'head', None))
+        wanted = getattr(main, 'num_classes', None)
         for head in heads:
             head.check_backbone(backbone)
             if wanted not in (None, head.num_classes):
                 raise ValueError(
                     f'the auxiliary head has num_classes={head.num_classes}, '
-                    f'the decode head {wanted}.')
+                    f'the main head {wanted}.')
 
     def before_train_iter(self,
                           runner: Runner,

@@ -64,9 +64,11 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     def _scales(self, model: nn.Module) -> dict:
         """Parameter -> factor, for the backbone's parameters."""
+        # A classifier of mmpretrain has one too, that asks its backbone.
         places = [(name + '.' if name else '', m)
                   for name, m in model.named_modules()
-                  if hasattr(m, 'get_layer_depth')]
+                  if hasattr(m, 'get_layer_depth')
+                  and not hasattr(m, 'backbone')]
         if not places:
             raise ValueError(f'{type(model).__name__} has no module with '
                              'get_layer_depth, so no layer-wise decay.')

@@ -4,6 +4,7 @@
 Everything that depends on timm's internals is here: embedding, rotary tables,
 running a block whole or in halves, attention statistics, last block and norm.
 """
+from functools import partial
 from typing import Any, Dict, Optional, Tuple
 
 import torch
@@ -76,7 +77,8 @@ class Trunk:
             image=image,
             image_size=(size[0], size[1]),
             rope=rope,
-            finisher=self.finish)
+            last_block=partial(self.block, self.depth - 1),
+            norm=self.vit.norm)
 
     def rope_of(self, number: int, state: TokenState) -> Optional[Tensor]:
         """Rotary embeddings of the current patches for one block.
@@ -148,10 +150,6 @@ class Trunk:
             return getattr(block, f'ls{branch}')
         gamma = getattr(block, f'gamma_{branch}')
         return nn.Identity() if gamma is None else lambda y: gamma * y
-
-    def finish(self, state: TokenState) -> Tensor:
-        """Last block and final norm on the current tokens."""
-        return self.vit.norm(self.block(self.depth - 1, state).x)
 
     def watch_cls_attention(self, number: int) -> None:
         """From now on leave the class token's attention of a block, mean over

@@ -15,7 +15,16 @@ else:
     from .linear_head import LinearHead
     from .seg_head import CroprSegHead
 
+# mmpretrain is an extra that only classification needs.
+try:
+    import mmpretrain  # noqa: F401
+except (ImportError, AssertionError) as error:
+    CroprClsHead = register_missing(MODELS, 'CroprClsHead', 'mmpretrain',
+                                    error)
+else:
+    from .cls_head import CroprClsHead
+
 __all__ = [
-    'Aggregator', 'AuxiliaryHead', 'CroprMultiLabelHead', 'CroprSegHead',
-    'LinearHead'
+    'Aggregator', 'AuxiliaryHead', 'CroprClsHead', 'CroprMultiLabelHead',
+    'CroprSegHead', 'LinearHead'
 ]

@@ -1,5 +1,6 @@
 # Copyright (c) mmcropr contributors.
 from .llf_neck import LLFNeck, check_neck
+from .pool_neck import PoolNeck
 from .simple_fpn import SimpleFPN
 
-__all__ = ['LLFNeck', 'SimpleFPN', 'check_neck']
+__all__ = ['LLFNeck', 'PoolNeck', 'SimpleFPN', 'check_neck']

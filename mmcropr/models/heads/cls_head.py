@@ -1,0 +1,80 @@
+# Copyright (c) mmcropr contributors.
+from typing import Any, Optional
+
+import torch
+from mmpretrain.models.heads import LinearClsHead
+from torch import Tensor
+
+from mmcropr.registry import MODELS
+from mmcropr.structures import FeatureMaps, TokenState
+
+from .auxiliary_head import AuxiliaryHead
+
+
+class ClsAuxiliary(AuxiliaryHead):
+    """Auxiliary predictions of an image's class, one query per module."""
+
+    def check_backbone(self, backbone: Any) -> None:
+        super().check_backbone(backbone)
+        for reducer in backbone.reducers:
+            if reducer.num_queries != 1:
+                raise ValueError(
+                    f'the reducer has num_queries={reducer.num_queries}; '
+                    'classification trains one query per module: set '
+                    'num_queries=1.')
+
+    def targets(self, state: TokenState, batch_data_samples: list) -> Tensor:
+        """Soft targets (B, num_classes) where a batch augmentation such as
+        mixup made them, else labels (B, )."""
+        if 'gt_score' in batch_data_samples[0]:
+            return torch.stack([s.gt_score for s in batch_data_samples])
+        return torch.cat([s.gt_label for s in batch_data_samples])
+
+    def loss_by_logits(self, logits: Tensor, targets: Tensor) -> dict:
+        raise NotImplementedError('the loss is that of the main head')
+
+
+@MODELS.register_module()
+class CroprClsHead(LinearClsHead):
+    """Linear head of mmpretrain's ``ImageClassifier`` that in training also
+    predicts from every Cropr module (Token Cropr, CVPR 2025).
+
+    Auxiliary losses are the main loss on the main targets, label smoothing
+    and mixup included, named ``aux.module<i>.loss``. Without
+    ``auxiliary.*`` its weights are those of a ``LinearClsHead``.
+
+    Args:
+        num_classes: Classes of the data set.
+        in_channels: Channels D of the tokens.
+        num_modules: Number of Cropr modules of the backbone.
+        mlp_ratio: Hidden width of the aggregators' MLP / D.
+        init_cfg: Of the main classifier; the auxiliary heads have their own.
+        kwargs: See mmpretrain's ``LinearClsHead``.
+    """
+
+    def __init__(self,
+                 num_classes: int,
+                 in_channels: int,
+                 num_modules: int,
+                 mlp_ratio: float = 4.,
+                 init_cfg: Optional[dict] = dict(
+                     type='TruncNormal', std=.02, override=dict(name='fc')),
+                 **kwargs: Any) -> None:
+        super().__init__(num_classes, in_channels, init_cfg, **kwargs)
+        self.auxiliary = ClsAuxiliary(
+            in_channels, num_classes, num_modules, mlp_ratio=mlp_ratio)
+
+    def loss(self, feats: FeatureMaps, data_samples: list,
+             **kwargs: Any) -> dict:
+        """Loss of the classifier and of every module's prediction.
+
+        Args:
+            feats: From :class:`PoolNeck`, (B, D) with the token state.
+            data_samples: ``DataSample`` of every image.
+        """
+        losses = super().loss(feats, data_samples, **kwargs)
+        targets = self.auxiliary.targets(feats, data_samples)
+        for i, logits in enumerate(self.auxiliary(feats)):
+            losses[f'aux.module{i}.loss'] = self.loss_module(
+                logits[:, 0], targets, avg_factor=len(logits), **kwargs)
+        return losses

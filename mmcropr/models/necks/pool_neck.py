@@ -1,0 +1,60 @@
+# Copyright (c) mmcropr contributors.
+from typing import Optional
+
+from mmengine.model import BaseModule
+
+from mmcropr.registry import MODELS
+from mmcropr.structures import FeatureMaps, TokenState
+
+
+@MODELS.register_module()
+class PoolNeck(BaseModule):
+    """Tokens before the last block -> one vector per image, for the linear
+    head of a classifier. No parameters: last block and norm are those of the
+    backbone.
+
+    Args:
+        pool: 'avg' takes the mean over all tokens, prefix tokens included as
+            in Token Cropr, and normalises it (timm's ``fc_norm``); 'cls'
+            normalises all tokens and takes the class token.
+        llf: Whether the last block processes all tokens (Last Layer Fusion),
+            or those that are left.
+        init_cfg: As of every mmengine module.
+
+    Attributes:
+        takes_tokens: Says that this neck takes a :class:`TokenState`.
+
+    Raises:
+        ValueError: If ``pool`` is neither.
+    """
+
+    takes_tokens = True
+
+    def __init__(self,
+                 pool: str = 'avg',
+                 llf: bool = True,
+                 init_cfg: Optional[dict] = None) -> None:
+        super().__init__(init_cfg)
+        if pool not in ('avg', 'cls'):
+            raise ValueError(f"pool must be 'avg' or 'cls', got {pool!r}")
+        self.pool, self.llf = pool, llf
+
+    def forward(self, inputs: TokenState) -> FeatureMaps:
+        """State of a backbone with ``out_type='tokens'`` -> (B, D), as the
+        only item of a tuple that carries the state.
+
+        Raises:
+            TypeError: If ``inputs`` are something else.
+            ValueError: If the class token is asked for and there is none.
+        """
+        if not isinstance(inputs, TokenState):
+            raise TypeError(
+                'PoolNeck takes the TokenState of a mmcropr.CroprViT with '
+                f"out_type='tokens', got {type(inputs).__name__}.")
+        if self.pool == 'cls' and inputs.num_prefix == 0:
+            raise ValueError("pool='cls' needs a model with a class token; "
+                             "this one has none: use pool='avg'.")
+        state = inputs.restore() if self.llf else inputs
+        if self.pool == 'cls':
+            return FeatureMaps([state.finish()[:, 0]], state)
+        return FeatureMaps([state.norm(state.finish_block().mean(1))], state)
