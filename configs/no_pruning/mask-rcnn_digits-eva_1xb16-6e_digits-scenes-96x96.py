@@ -5,8 +5,7 @@ _base_ = [
     '../_base_/schedules/adamw_digits-finetune_6e.py',
     '../_base_/det_runtime.py',
 ]
-# made by the config of 15e in this folder
+# made by the config of 15 epochs in this folder
+start = 'work_dirs/mask-rcnn_digits-eva_1xb16-15e_digits-scenes-96x96'
 model = dict(
-    init_cfg=dict(
-        type='Pretrained',
-        checkpoint='work_dirs/mask-rcnn_digits-eva_1xb16-15e_digits-scenes-96x96/epoch_15.pth'))
+    init_cfg=dict(type='Pretrained', checkpoint=f'{start}/epoch_15.pth'))

@@ -44,7 +44,8 @@ def count_macs(module: nn.Module, shape: tuple) -> Dict[str, int]:
         linear_macs=linear // 2, total_macs=sum(counts.values()) // 2)
 
 
-def tokens_per_block(backbone: nn.Module, grid: tuple) -> List[int]:
+def tokens_per_block(backbone: nn.Module, grid: tuple,
+                     llf: bool = True) -> List[int]:
     """Length of the sequence that every block processes, prefix included;
     with Last Layer Fusion the last block has all of them."""
     trunk = backbone.trunk
@@ -56,7 +57,7 @@ def tokens_per_block(backbone: nn.Module, grid: tuple) -> List[int]:
     for block in range(trunk.depth - 1):
         lengths.append(now)
         now = left.get(block, now)
-    return lengths + [full]
+    return lengths + [full if llf else now]
 
 
 def analyse(config: str, shape: tuple) -> Dict[str, Any]:
@@ -75,7 +76,8 @@ def analyse(config: str, shape: tuple) -> Dict[str, Any]:
         shape=list(shape),
         params=sum(p.numel() for p in Encoder(model).parameters()),
         **count_macs(Encoder(model), image),
-        tokens_per_block=tokens_per_block(backbone, grid))
+        tokens_per_block=tokens_per_block(
+            backbone, grid, llf=getattr(model.neck, 'llf', True)))
     result['model'] = dict(
         params=sum(p.numel() for p in model.parameters()))
     whole = WholeModel(model)

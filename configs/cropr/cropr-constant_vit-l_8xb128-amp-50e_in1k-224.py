@@ -1,0 +1,9 @@
+_base_ = '../no_pruning/vit-l_8xb128-amp-50e_in1k-224.py'
+model = dict(
+    backbone=dict(
+        reducer=dict(
+            type='mmcropr.Cropr',
+            keep=[136, 96, 64],
+            modules=[5, 11, 17],
+            num_queries=1)),
+    head=dict(type='mmcropr.CroprClsHead', num_modules=3))

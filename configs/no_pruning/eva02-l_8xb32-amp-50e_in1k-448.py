@@ -1,0 +1,6 @@
+_base_ = [
+    '../_base_/models/eva02-l_cls.py',
+    '../_base_/datasets/imagenet_448x448.py',
+    '../_base_/schedules/adamw_imagenet_50e.py',
+    '../_base_/cls_runtime.py',
+]

@@ -1,0 +1,6 @@
+_base_ = [
+    '../_base_/models/vit-l_cls.py',
+    '../_base_/datasets/imagenet_224x224.py',
+    '../_base_/schedules/adamw_imagenet_50e.py',
+    '../_base_/cls_runtime.py',
+]
