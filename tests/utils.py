@@ -152,6 +152,39 @@ def tiny_detector_config(digits: Path, work_dir: Path,
     return cfg
 
 
+def tiny_classifier_config(digits: Path, work_dir: Path,
+                           **options: Any) -> Config:
+    """The Cropr classifier of the digits, shrunk as
+    :func:`tiny_digits_config` is.
+
+    Args:
+        digits: Folder of the scenes.
+        work_dir: Of the run.
+        options: Further dotted settings, with '__' for the dots.
+    """
+    name = 'cropr-early_digits-eva_1xb32-15e_digits-classes-96x96.py'
+    cfg = Config.fromfile(ROOT / 'configs/cropr' / name)
+    cfg.merge_from_dict({
+        'work_dir': str(work_dir),
+        'randomness.seed': 0,
+        'model.backbone.img_size': 64,
+        'model.backbone.arch.embed_dim': 32,
+        'model.backbone.arch.num_heads': 2,
+        'model.backbone.reducer.keep': [40, 16],
+        'model.head.in_channels': 32,
+        'train_cfg.max_epochs': 2,
+        'train_cfg.val_interval': 2,
+        'param_scheduler.1.end': 2,
+        'default_hooks.logger.interval': 1,
+        **{
+            key.replace('__', '.'): value
+            for key, value in options.items()
+        },
+    })
+    _use_data(cfg, digits)
+    return cfg
+
+
 def _use_data(cfg: Config, digits: Path) -> None:
     """Small batches of other scenes, without augmentation."""
     for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):

@@ -52,13 +52,16 @@ def set_visualization(cfg: Config, args: argparse.Namespace) -> None:
     if hook is None:
         raise SystemExit('--show and --show-dir need a visualization hook in '
                          'default_hooks of the config')
-    hook.draw = True
+    # mmpretrain's hook has a name of its own for it
+    hook['enable' if hook.type == 'VisualizationHook' else 'draw'] = True
     hook.setdefault('interval', 1)  # mmseg would draw every 50th batch
     if args.show:
         hook.show, hook.wait_time = True, args.wait_time
     if args.show_dir:
         if hook.type == 'DetVisualizationHook':
             hook.test_out_dir = args.show_dir
+        elif hook.type == 'VisualizationHook':
+            hook.out_dir = args.show_dir
         else:
             cfg.visualizer.save_dir = args.show_dir
 

@@ -38,7 +38,8 @@ def check_data(cfg: Config, *loaders: str) -> None:
             root = dataset['data_root'] or ''
             if '://' in root:
                 continue
-            prefixes = dict(dataset.get('data_prefix') or {}).values()
+            given = dataset.get('data_prefix') or {}  # mmpretrain: a string
+            prefixes = [given] if isinstance(given, str) else given.values()
             folders = [Path(root, x) for x in prefixes if x] or [Path(root)]
             if not Path(root).exists():
                 folders = [Path(root)]

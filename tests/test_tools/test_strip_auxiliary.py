@@ -9,19 +9,19 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 
 from mmcropr.models import CroprDetector, CroprViT
-from tests.utils import (forget_globals, load_tool, tiny_detector_config,
-                         tiny_digits_config)
+from tests.utils import (forget_globals, load_tool, tiny_classifier_config,
+                         tiny_detector_config, tiny_digits_config)
 
 tool = load_tool('model_converters/strip_auxiliary.py')
 
 
-@pytest.fixture(scope='module', params=['detector', 'segmentor'])
+@pytest.fixture(scope='module', params=['detector', 'segmentor', 'classifier'])
 def trained(request, digits, tmp_path_factory):
     """Config and checkpoint of a short run through the runner."""
     folder = tmp_path_factory.mktemp('strip')
     make = dict(
-        detector=tiny_detector_config, segmentor=tiny_digits_config
-    )[request.param]
+        detector=tiny_detector_config, segmentor=tiny_digits_config,
+        classifier=tiny_classifier_config)[request.param]
     cfg = make(digits, folder / 'run', train_cfg__max_epochs=1,
                train_cfg__val_interval=1)
     cfg.dump(folder / 'trained.py')
@@ -41,7 +41,8 @@ def test_strip(trained, tmp_path, monkeypatch, capsys):
     assert 'bit-equal' in capsys.readouterr().out
     cfg = Config.fromfile(out / 'trained.py')
     text = cfg.pretty_text
-    for word in ('CroprDetector', 'auxiliary_head', 'PruningCurriculumHook',
+    for word in ('CroprDetector', 'auxiliary_head', 'CroprClsHead',
+                 'PruningCurriculumHook',
                  'optim_wrapper', 'train_dataloader'):
         assert word not in text, word
     checkpoint = torch.load(
@@ -57,7 +58,7 @@ def test_strip(trained, tmp_path, monkeypatch, capsys):
     assert checkpoint['meta']['dataset_meta']['classes']
     original = torch.load(
         trained[1], map_location='cpu', weights_only=False)['state_dict']
-    assert any('auxiliary_head' in k for k in original)
+    assert any('auxiliary' in k for k in original)
     queries = [k for k in original if k.endswith('.queries')]
     for key in queries:
         assert state[key.replace('detector.', '')].equal(
@@ -75,7 +76,8 @@ def test_predictions_on_the_data_are_equal(trained, tmp_path, monkeypatch):
         cfg.load_from, cfg.work_dir = str(checkpoint), str(tmp_path / 'w')
         results.append(Runner.from_cfg(cfg).test())
     assert results[0] == results[1]
-    assert any('mAP' in key or 'mIoU' in key for key in results[0])
+    assert any('mAP' in key or 'mIoU' in key or 'accuracy' in key
+               for key in results[0])
 
 
 def test_inference_with_the_host(trained, tmp_path, monkeypatch, digits):

@@ -14,8 +14,8 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from mmcropr.utils.checkpoint import check_checkpoint
-from tests.utils import (ROOT, load_tool, logged, tiny_detector_config,
-                         tiny_digits_config)
+from tests.utils import (ROOT, load_tool, logged, tiny_classifier_config,
+                         tiny_detector_config, tiny_digits_config)
 
 
 def run_tool(*args: str, **env: str) -> subprocess.CompletedProcess:
@@ -63,6 +63,21 @@ def test_train_then_test_a_detector(digits, tmp_path):
         assert f'coco/{kind}_mAP: ' in done.stdout + done.stderr
     assert len(list((tmp_path / 'test/pruning_maps').glob('*.png'))) == 4
     assert len(list((tmp_path / 'test').rglob('show/*.png'))) == 4
+
+
+def test_train_then_test_a_classifier(digits, tmp_path):
+    file = tmp_path / 'tiny.py'
+    tiny_classifier_config(digits, tmp_path / 'run').dump(file)
+    done = run_tool(sys.executable, 'tools/train.py', file)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(logged(tmp_path / 'run', 'aux.module1.loss')) == 8
+    done = run_tool(
+        sys.executable, 'tools/test.py', file, tmp_path / 'run/epoch_2.pth',
+        '--work-dir', tmp_path / 'test', '--show-dir', tmp_path / 'show')
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert 'accuracy/top1: ' in done.stdout + done.stderr
+    assert len(list((tmp_path / 'test/pruning_maps').glob('*.png'))) == 4
+    assert len(list((tmp_path / 'show').rglob('*.png'))) == 4
 
 
 def test_wrapped_checkpoint_for_the_plain_detector(digits, tmp_path):
