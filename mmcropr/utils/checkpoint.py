@@ -4,7 +4,6 @@ from pathlib import Path
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
-
 # Weights that only training needs
 AUXILIARY = ('auxiliary_head.', 'head.auxiliary.')
 

@@ -32,7 +32,10 @@ TASK_RULES = {
     'segmentation': (r'^head\.', 'decode_head.conv_seg.'),
     'classification': (r'^head\.', 'head.fc.'),
 }
-AUXILIARY = dict(segmentation='auxiliary_head', classification='head.auxiliary')
+AUXILIARY = {
+    'segmentation': 'auxiliary_head',
+    'classification': 'head.auxiliary'
+}
 # Their one norm before the head, over pooled tokens in classification
 NORM_RULE = (r'^fc_norm\.', 'backbone.vit.norm.')
 TRUNK_RULE = (r'^(?=(blocks|patch_embed|norm|norm_pre|rope)\.'

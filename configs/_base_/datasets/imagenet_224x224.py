@@ -1,7 +1,7 @@
 # ImageNet-1k with the augmentation of MAE's fine-tuning
 dataset_type = 'ImageNet'
 data_root = 'data/imagenet'
-data_command = 'get ImageNet-1k (ILSVRC 2012) and unpack it under data/imagenet'
+data_command = 'get ImageNet-1k and unpack it under data/imagenet'
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(

@@ -67,8 +67,9 @@ class CroprMultiLabelHead(AuxiliaryHead):
         if 'bboxes' in instances:
             boxes = instances.bboxes
             boxes = getattr(boxes, 'tensor', boxes)
-            sides = boxes[:, 2:4] - boxes[:, :2]
-            labels = labels[(sides > 0).all(1)]
+            if boxes.shape[-1] == 4:  # corners; rotated boxes have 5 numbers
+                sides = boxes[:, 2:] - boxes[:, :2]
+                labels = labels[(sides > 0).all(1)]
         present = torch.zeros(self.num_classes, device=labels.device)
         return present.index_fill(0, labels, 1.)
 

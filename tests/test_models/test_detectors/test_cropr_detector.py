@@ -22,7 +22,8 @@ def wrapper(name=FCOS, reducer=CROPR, **auxiliary):
         type='mmcropr.CroprMultiLabelHead', in_channels=32, num_classes=7,
         num_modules=2)  # yapf: disable
     return dict(
-        type='mmcropr.CroprDetector', detector=stock_model(name, dict(reducer)),
+        type='mmcropr.CroprDetector',
+        detector=stock_model(name, dict(reducer)),
         auxiliary_head=dict(head, **auxiliary))
 
 
