@@ -25,10 +25,13 @@ class Route(NamedTuple):
 class Pruned(NamedTuple):
     """Patches that left at one step: ``tokens`` (B, R, D) as they were then,
     ``index`` (B, R) their places in raster order, ``module`` which reducer
-    they left at."""
+    they left at. After merging a token stands for several patches of the
+    grid: ``source`` (B, N) then says which of the R each one is in, -1 for
+    none of them."""
     tokens: Tensor
     index: Tensor
     module: int
+    source: Optional[Tensor] = None
 
 
 def split_lowest(scores: Tensor, num_keep: int) -> Tuple[Tensor, Tensor]:
@@ -76,6 +79,15 @@ def put_rows(x: Tensor, rows: Tensor, length: int) -> Tensor:
     return flat.view(batch, length, dim)
 
 
+def _follow(source: Tensor, rows: Tensor, length: int) -> Tensor:
+    """``source`` (B, N) into a sequence of ``length`` -> into its selected
+    ``rows`` (B, n); -1 where a patch is in none of these."""
+    places = torch.arange(rows.shape[1], device=rows.device)
+    new = rows.new_full((len(rows), length), -1)
+    new = new.scatter(1, rows, places.expand(len(rows), -1))
+    return torch.where(source >= 0, new.gather(1, source.clamp(min=0)), source)
+
+
 @dataclass(eq=False, repr=False)
 class TokenState:
     """Tokens between two blocks, and what left before.
@@ -90,8 +102,13 @@ class TokenState:
             axis has length N; None without rotary embeddings.
         last_block: Runs the trunk's last block over the current tokens.
         norm: The trunk's final norm.
-        index: Raster index (B, K) of every current patch, ascending; None
-            while all N are there.
+        index: Raster index (B, K) of every current patch; None while all N
+            are there. Ascending, unless patches were merged: then a merged
+            token is at the place of the patch that stands for it.
+        source: After merging, which current patch (B, N) every patch of the
+            grid is in, -1 where it left; else None.
+        mixture: After soft merging, shares (B, K, N) of the patches of the
+            grid in every current one; else None.
         pruned: What left, step by step.
         routes: What auxiliary heads learn from, in training.
         stats: Statistics of the block just run, and values worth keeping.
@@ -107,6 +124,8 @@ class TokenState:
     last_block: Optional[Callable[['TokenState'], 'TokenState']] = None
     norm: Optional[Callable[[Tensor], Tensor]] = None
     index: Optional[Tensor] = None
+    source: Optional[Tensor] = None
+    mixture: Optional[Tensor] = None
     pruned: List[Pruned] = field(default_factory=list)
     routes: List[Route] = field(default_factory=list)
     stats: Dict[str, Any] = field(default_factory=dict)
@@ -122,6 +141,11 @@ class TokenState:
     def length(self) -> int:
         """Tokens that are there now, prefix tokens included: P + K."""
         return self.x.shape[1]
+
+    @property
+    def num_current(self) -> int:
+        """Patches that are there now: K."""
+        return self.length - self.num_prefix
 
     def raster_index(self) -> Tensor:
         """Raster index (B, K) of the current patches, never None."""
@@ -149,20 +173,94 @@ class TokenState:
         if num_keep == scores.shape[1]:
             return
         kept, left = split_lowest(scores, num_keep)
-        index = self.raster_index()
+        index, source = self.raster_index(), None
+        if self.mixture is not None:
+            raise ValueError('patches cannot be pruned after soft merging: '
+                             'their shares are in all tokens.')
+        if self.source is not None:
+            source = _follow(self.source, left, scores.shape[1])
+            self.source = _follow(self.source, kept, scores.shape[1])
         self.pruned.append(
             Pruned(
                 take_rows(self.x, left + num_prefix), index.gather(1, left),
-                self.module))
+                self.module, source))
         prefix = torch.arange(num_prefix, device=kept.device)
         rows = torch.cat(
             [prefix.expand(len(kept), -1), kept + num_prefix], dim=1)
         self.x = take_rows(self.x, rows)
         self.index = index.gather(1, kept)
 
+    def merge(self, patches: Tensor, slots: Tensor, index: Tensor) -> None:
+        """Replace the patches by fewer, each standing for some of them.
+
+        Args:
+            patches: The new ones, (B, M, D).
+            slots: Which of the M every current patch goes to, (B, K).
+            index: Which current patch stands for each new one, (B, M).
+        """
+        source = self._slot_of_patches()
+        stays = source >= 0
+        self.source = torch.where(
+            stays, slots.gather(1, source.clamp(min=0)), source)
+        self._replace(patches, index)
+
+    def mix(self, patches: Tensor, weights: Tensor) -> None:
+        """Replace the patches by fewer mixtures of them.
+
+        Args:
+            patches: The new ones, (B, M, D).
+            weights: Shares of the current patches in them, (B, M, K). A new
+                patch is at the place of the one with the largest share.
+        """
+        weights = weights.detach()
+        if self.mixture is not None:
+            self.mixture = weights @ self.mixture
+        elif self.index is None:
+            self.mixture = weights
+        else:
+            raise ValueError('patches cannot be mixed after others were '
+                             'pruned or merged.')
+        self._replace(patches, weights.argmax(2))
+
+    def _replace(self, patches: Tensor, index: Tensor) -> None:
+        self.index = self.raster_index().gather(1, index)
+        self.x = torch.cat([self.x[:, :self.num_prefix], patches], dim=1)
+
+    def _slot_of_patches(self) -> Tensor:
+        """Which current patch (B, N) every patch of the grid is in."""
+        if self.source is not None:
+            return self.source
+        index = self.raster_index()
+        slots = torch.arange(index.shape[1], device=index.device)
+        source = index.new_full((len(index), self.num_patches), -1)
+        return source.scatter(1, index, slots.expand(len(index), -1))
+
+    def _unmerged(self) -> Tensor:
+        """:meth:`full` after merging: every patch has the token it is in, and
+        after soft merging the mean of all by its shares in them."""
+        prefix, patches = self.x.tensor_split([self.num_prefix], dim=1)
+        if self.mixture is not None:
+            shares = self.mixture / self.mixture.sum(1, keepdim=True)
+            spread = shares.transpose(1, 2).to(patches.dtype) @ patches
+            return torch.cat([prefix, spread], dim=1)
+        spread = take_rows(patches, self.source.clamp(min=0))
+        for part in self.pruned:
+            source = part.source
+            if source is None:
+                slots = torch.arange(part.index.shape[1], device=spread.device)
+                source = torch.full_like(self.source, -1).scatter(
+                    1, part.index, slots.expand(len(spread), -1))
+            there = (source >= 0)[..., None]
+            rows = take_rows(part.tokens, source.clamp(min=0))
+            spread = torch.where(there, rows.to(spread.dtype), spread)
+        return torch.cat([prefix, spread], dim=1)
+
     def full(self) -> Tensor:
         """All tokens (B, P + N, D), patches in raster order: the current ones
-        as they are, those that left as they were when they left."""
+        as they are, those that left as they were when they left, merged ones
+        as the token they are in."""
+        if self.source is not None or self.mixture is not None:
+            return self._unmerged()
         if self.index is None:
             return self.x
         batch, num_prefix = self.x.shape[0], self.num_prefix
@@ -178,6 +276,7 @@ class TokenState:
     def restore(self) -> 'TokenState':
         """Put every token back in its place (:meth:`full`)."""
         self.x, self.index = self.full(), None
+        self.source = self.mixture = None
         return self
 
     def finish(self) -> Tensor:
@@ -208,7 +307,10 @@ class TokenState:
         batch = self.x.shape[0]
         flat = torch.full((batch, self.num_patches), -1, device=self.x.device)
         for part in self.pruned:
-            flat = flat.scatter(1, part.index, part.module)
+            if part.source is None:
+                flat = flat.scatter(1, part.index, part.module)
+            else:
+                flat = torch.where(part.source >= 0, part.module, flat)
         return flat.view(batch, *self.grid)
 
     def _not_a_map(self) -> TypeError:

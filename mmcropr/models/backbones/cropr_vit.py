@@ -127,9 +127,13 @@ class CroprViT(BaseModule):
         self.schedule = PruningSchedule(trunk.depth, trunk.grid,
                                         trunk.num_prefix, **keys)
         cfg.setdefault('embed_dim', trunk.embed_dim)
+        fixed = getattr(MODELS.get(cfg['type']), 'fixed_number', False)
         try:
             self.reducers = nn.ModuleList(
-                MODELS.build(dict(cfg)) for _ in self.schedule.modules)
+                MODELS.build(
+                    dict(cfg, num_tokens=length - trunk.num_prefix
+                         ) if fixed else dict(cfg))
+                for length in self.schedule.lengths())
         except TypeError as error:
             raise TypeError(
                 f'reducer={dict(reducer)} does not fit its class: {error}. '

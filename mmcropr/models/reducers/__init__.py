@@ -1,10 +1,15 @@
 # Copyright (c) mmcropr contributors.
-from .base import TokenReducer, TopKPruner
-from .baselines import AttnTopK, Random, Variance
+from .base import SoftMerger, TokenReducer, TopKPruner
+from .baselines import AttnTopK, Random, TopK, Variance
 from .cropr import Cropr, NonSalient
+from .dpc_knn import DPCKNN
+from .patch_merger import PatchMerger
 from .schedule import PruningSchedule
+from .sinkhorn import Sinkhorn
+from .sit import SiT
 
 __all__ = [
-    'TokenReducer', 'TopKPruner', 'PruningSchedule', 'Cropr', 'NonSalient',
-    'Random', 'Variance', 'AttnTopK'
+    'TokenReducer', 'TopKPruner', 'SoftMerger', 'PruningSchedule', 'Cropr',
+    'NonSalient', 'Random', 'Variance', 'AttnTopK', 'TopK', 'PatchMerger',
+    'SiT', 'Sinkhorn', 'DPCKNN'
 ]

@@ -1,6 +1,6 @@
 # Copyright (c) mmcropr contributors.
 from abc import abstractmethod
-from typing import Optional
+from typing import Optional, Tuple
 
 from mmengine.model import BaseModule
 from torch import Tensor
@@ -23,11 +23,15 @@ class TokenReducer(BaseModule):
         auxiliary: Whether it needs an auxiliary head to learn.
         stage: 'block' to act after a block, 'attention' to act inside it,
             between its attention and its MLP.
+        fixed_number: Whether the number of patches that it leaves is a
+            property of its weights; it then gets that of the reference grid
+            as ``num_tokens`` when it is built, for images of any size.
     """
 
     needs_cls_attention: bool = False
     auxiliary: bool = False
     stage: str = 'block'
+    fixed_number: bool = False
 
     def __init__(self,
                  embed_dim: int,
@@ -51,4 +55,33 @@ class TopKPruner(TokenReducer):
     def forward(self, state: TokenState, length: int) -> TokenState:
         if length < state.length:
             state.prune(self.score(state), length)
+        return state
+
+
+class SoftMerger(TokenReducer):
+    """Replaces the patches by a fixed number of mixtures of them; a subclass
+    says how they are mixed.
+
+    Args:
+        embed_dim: Channels D of the tokens.
+        num_tokens: Number M of mixtures.
+        init_cfg: As of every mmengine module.
+    """
+
+    fixed_number = True
+
+    def __init__(self,
+                 embed_dim: int,
+                 num_tokens: int,
+                 init_cfg: Optional[dict] = None) -> None:
+        super().__init__(embed_dim, init_cfg)
+        self.num_tokens = num_tokens
+
+    @abstractmethod
+    def mix(self, patches: Tensor) -> Tuple[Tensor, Tensor]:
+        """Patches (B, K, D) -> mixtures (B, M, D) and weights (B, M, K)."""
+
+    def forward(self, state: TokenState, length: int) -> TokenState:
+        if length < state.length and self.num_tokens < state.num_current:
+            state.mix(*self.mix(state.x[:, state.num_prefix:]))
         return state

@@ -55,3 +55,12 @@ class AttnTopK(TopKPruner):
 
     def score(self, state: TokenState) -> Tensor:
         return state.stats['cls_attention']
+
+
+@MODELS.register_module()
+class TopK(AttnTopK):
+    """:class:`AttnTopK` inside the block, between its attention and its MLP,
+    which so sees the patches that stay (the Top-K baseline of Haurum et al.,
+    Which Tokens to Use?, ICCV Workshops 2023)."""
+
+    stage = 'attention'

@@ -1,0 +1,177 @@
+# Copyright (c) mmcropr contributors.
+"""The compared methods against numbers of their public implementations
+(ZOO.md): every block's output, what is kept or merged, and gradients."""
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mmcropr.models import CroprViT
+from mmcropr.models.reducers import DPCKNN
+from tests.utils import VECTORS, group
+
+RENAMED = {'v': 'centres'}
+
+
+def load(method: str) -> dict:
+    return load_file(VECTORS / f'zoo/{method}.safetensors')
+
+
+def check(found: torch.Tensor, wanted: torch.Tensor, tolerance: float = 2e-5,
+          what: str = '') -> None:
+    """Equal in the mixed measure of ZOO.md."""
+    assert found.shape == wanted.shape, (what, found.shape, wanted.shape)
+    error = ((found - wanted).abs() / (1 + wanted.abs())).max()
+    assert error < tolerance, (what, error)
+
+
+def build(vectors: dict, **reducer) -> CroprViT:
+    """The toy network of the vectors: 16 patches of width 16, 4 blocks,
+    reduction before blocks ``cfg.locs``."""
+    dim = vectors['in.x'].shape[2]
+    depth, heads = (int(vectors[f'cfg.{k}']) for k in ('depth', 'num_heads'))
+    model = CroprViT(
+        dict(family='vit', embed_dim=dim, depth=depth, num_heads=heads,
+             mlp_ratio=2.),
+        img_size=64, patch_size=16, out_type='tokens',
+        reducer=dict(reducer, align=1)).eval()
+    state = group(vectors, 'param.')
+    vit = {k: v for k, v in state.items() if k.startswith(('blocks', 'norm'))}
+    missing = model.vit.load_state_dict(vit, strict=False)
+    assert not missing.unexpected_keys
+    for number, module in enumerate(model.reducers):
+        own = {
+            RENAMED.get(k, k): v
+            for k, v in group(state, f'cluster_layers.{number}.').items()
+        }
+        module.load_state_dict(own)  # strict
+    return model
+
+
+def run(model: CroprViT, x: torch.Tensor) -> tuple:
+    """All blocks, the last one on what is left -> outputs, state."""
+    state = model.trunk.embed(torch.zeros(len(x), 3, 64, 64))
+    state.x = x
+    plan, outputs = model._plan(state.grid), []
+    for number in range(model.trunk.depth - 1):
+        if number in plan and model.reducers[0].stage == 'block':
+            state = model.trunk.block(number, state)
+            outputs.append(state.x)
+            state.module = plan[number][0]
+            state = model.reducers[state.module](state, plan[number][1])
+        else:
+            state = model._step(number, state, plan.get(number))
+            outputs.append(state.x)
+    return outputs + [state.finish_block()], state
+
+
+def check_run(model: CroprViT, vectors: dict) -> tuple:
+    """Outputs of all blocks and the gradients of the toy's loss."""
+    x = vectors['in.x'].clone().requires_grad_()
+    outputs, state = run(model, x)
+    for number, found in enumerate(outputs):
+        check(found, vectors[f'out.blk{number}.x'], what=f'block {number}')
+    (outputs[-1] * vectors['in.cot']).sum().backward()
+    check(x.grad, vectors['out.grad.x'], 1e-4, 'x')
+    for number, module in enumerate(model.reducers):
+        wanted = group(vectors, f'out.grad.cluster_layers.{number}.')
+        parameters = dict(module.named_parameters())
+        assert len(wanted) == len(parameters)
+        for name, value in wanted.items():
+            check(parameters[RENAMED.get(name, name)].grad, value, 1e-4, name)
+    return outputs, state
+
+
+@pytest.mark.parametrize('method, reducer', [
+    ('patchmerger', 'PatchMerger'),
+    ('sit', 'SiT'),
+    ('sinkhorn', 'Sinkhorn'),
+])
+def test_soft_merging(method, reducer):
+    vectors = load(method)
+    keep = [int(c) + 1 for c in vectors['cfg.counts']]
+    model = build(vectors, type=f'mmcropr.{reducer}', keep=keep,
+                  modules=[int(i) - 1 for i in vectors['cfg.locs']])
+    outputs, state = check_run(model, vectors)
+    shares = vectors['derived.soft_map']
+    check(state.mixture, shares)
+    for number, module in enumerate(model.reducers):
+        x = vectors[f'out.red{number}.x_in']
+        mixed, weights = module.mix(x)
+        check(mixed, vectors[f'out.red{number}.x'])
+        check(weights, vectors[f'out.red{number}.weight'])
+        assert weights.argmax(1).equal(vectors[f'out.red{number}.hard'])
+    spread = shares.transpose(1, 2) @ state.x[:, 1:]
+    spread = spread / shares.sum(1)[..., None]
+    check(state.full()[:, 1:], spread, 1e-4)
+
+
+def test_scaled_patch_merger():
+    vectors = load('patchmerger')
+    module = build(
+        vectors, type='mmcropr.PatchMerger', keep=[12, 8], modules=[0, 1],
+        scaled=True).reducers[0]
+    mixed, weights = module.mix(vectors['out.red0.x_in'])
+    check(mixed, vectors['out.scaled.x'])
+    check(weights, vectors['out.scaled.weight'])
+
+
+def test_dpc_knn(monkeypatch):
+    vectors = load('dpcknn')
+    noise = {
+        vectors[f'in.noise{i}'].shape: vectors[f'in.noise{i}'] * 1e-6
+        for i in range(2)}
+    monkeypatch.setattr(DPCKNN, 'jitter',
+                        lambda self, patches: noise[patches.shape[:2]])
+    model = build(vectors, type='mmcropr.DPCKNN', keep=[12, 8],
+                  modules=[0, 1])
+    _, state = check_run(model, vectors)
+    source = vectors['derived.patch_to_token']
+    assert state.source.equal(source)
+    wanted = state.x[:, 1:].gather(
+        1, source[..., None].expand(-1, -1, state.x.shape[2]))
+    check(state.full()[:, 1:], wanted)
+
+
+def test_dpc_knn_with_equal_weights(monkeypatch):
+    vectors = load('dpcknn')
+    monkeypatch.setattr(DPCKNN, 'jitter', lambda self, patches: vectors[
+        'in.noise0'] * 1e-6)
+    model = CroprViT(
+        dict(family='vit', embed_dim=16, depth=4, num_heads=2), img_size=64,
+        patch_size=16, reducer=dict(
+            type='mmcropr.DPCKNN', keep=[12], modules=[0], weighted=False))
+    state = model.trunk.embed(torch.zeros(2, 3, 64, 64))
+    patches = vectors['out.red0.x_in']
+    state.x = torch.cat([state.x[:, :1], patches], dim=1)
+    state = model.reducers[0](state, 12)
+    check(state.x[:, 1:], vectors['out.equal.x'])
+
+
+def test_top_k():
+    """Ours keep their order, the reference sorts them by score."""
+    vectors = load('topk')
+    counts = [vectors[f'out.blk{int(i)}.idx'].shape[1]
+              for i in vectors['cfg.locs']]
+    model = build(vectors, type='mmcropr.TopK', keep=[c + 1 for c in counts],
+                  modules=[int(i) for i in vectors['cfg.locs']])
+    x = vectors['in.x'].clone().requires_grad_()
+    outputs, state = run(model, x)
+    order = None
+    for number, found in enumerate(outputs):
+        kept = vectors.get(f'derived.blk{number}.kept_patches')
+        if kept is not None:
+            order = kept.argsort(1)
+        wanted = vectors[f'out.blk{number}.x']
+        if order is not None:
+            rows = order[..., None].expand(-1, -1, wanted.shape[2])
+            wanted = torch.cat(
+                [wanted[:, :1], wanted[:, 1:].gather(1, rows)], dim=1)
+        check(found, wanted, what=f'block {number}')
+    last = int(vectors['cfg.locs'][-1])
+    kept = vectors[f'derived.blk{last}.kept_patches']
+    assert state.index.equal(kept.sort(1)[0])
+    cot = vectors['in.cot']
+    rows = order[..., None].expand(-1, -1, cot.shape[2])
+    cot = torch.cat([cot[:, :1], cot[:, 1:].gather(1, rows)], dim=1)
+    (outputs[-1] * cot).sum().backward()
+    check(x.grad, vectors['out.grad.x'], 1e-4)
