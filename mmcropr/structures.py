@@ -109,6 +109,8 @@ class TokenState:
             grid is in, -1 where it left; else None.
         mixture: After soft merging, shares (B, K, N) of the patches of the
             grid in every current one; else None.
+        size: How many tokens each current one stands for in attention,
+            prefix first, (B, P + K); None where all count once.
         pruned: What left, step by step.
         routes: What auxiliary heads learn from, in training.
         stats: Statistics of the block just run, and values worth keeping.
@@ -126,6 +128,7 @@ class TokenState:
     index: Optional[Tensor] = None
     source: Optional[Tensor] = None
     mixture: Optional[Tensor] = None
+    size: Optional[Tensor] = None
     pruned: List[Pruned] = field(default_factory=list)
     routes: List[Route] = field(default_factory=list)
     stats: Dict[str, Any] = field(default_factory=dict)
@@ -276,7 +279,7 @@ class TokenState:
     def restore(self) -> 'TokenState':
         """Put every token back in its place (:meth:`full`)."""
         self.x, self.index = self.full(), None
-        self.source = self.mixture = None
+        self.source = self.mixture = self.size = None
         return self
 
     def finish(self) -> Tensor:

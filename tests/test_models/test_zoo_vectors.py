@@ -6,7 +6,9 @@ import torch
 from safetensors.torch import load_file
 
 from mmcropr.models import CroprViT
-from mmcropr.models.reducers import DPCKNN
+from mmcropr.models.reducers import DPCKNN, KMedoids
+from mmcropr.models.reducers.k_medoids import cluster_medoids
+from mmcropr.models.reducers.tome import match_tokens
 from tests.utils import VECTORS, group
 
 RENAMED = {'v': 'centres'}
@@ -175,3 +177,98 @@ def test_top_k():
     cot = torch.cat([cot[:, :1], cot[:, 1:].gather(1, rows)], dim=1)
     (outputs[-1] * cot).sum().backward()
     check(x.grad, vectors['out.grad.x'], 1e-4)
+
+
+def reordered(wanted: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+    """Patches of a sequence with a class token in another order."""
+    rows = order[..., None].expand(-1, -1, wanted.shape[2])
+    return torch.cat([wanted[:, :1], wanted[:, 1:].gather(1, rows)], dim=1)
+
+
+def test_to_me():
+    vectors = load('tome')
+    counts = [int(r) for r in vectors['cfg.r']]
+    sizes, length, modules = [], 17, []
+    for block, count in enumerate(counts):
+        count = min(count, (length - 1) // 2)
+        if count:
+            length -= count
+            sizes.append(length)
+            modules.append(block)
+    model = build(vectors, type='mmcropr.ToMe', keep=sizes, modules=modules)
+    _, state = check_run(model, vectors)
+    last = modules[-1]
+    source = vectors[f'out.blk{last}.source'].long()
+    assert (state.source + 1).equal(source.argmax(1)[:, 1:])
+    check(state.size, vectors[f'out.blk{last}.size'][..., 0])
+    full = state.x.gather(1, source.argmax(1)[..., None].expand(-1, -1, 16))
+    check(state.full(), full)
+
+
+def test_matching_of_to_me():
+    """Without any special token; ours keep their order."""
+    vectors = load('tome')
+    count = int(vectors['cfg.bsm_r'])
+    found = match_tokens(vectors['in.bsm.metric'], count, 0)
+    assert found.source.equal(2 * vectors['out.bsm.src_idx'].view(
+        found.source.shape))
+    assert found.target.equal(2 * vectors['out.bsm.dst_idx'].view(
+        found.target.shape) + 1)
+    # class and distillation token are protected
+    two = match_tokens(vectors['in.bsm.metric'], count, 2)
+    assert two.kept[:, :2].tolist() == [[0, 1]] * len(two.kept)
+    assert 1 not in two.target and 0 not in two.source
+    assert two.kept.shape[1] == vectors['out.bsm_dist.x'].shape[1]
+
+
+def test_evit():
+    """The reference sorts kept patches by score and ours stay in order; the
+    fused token is the last of both."""
+    vectors = load('evit')
+    modules = [int(i) for i in vectors['cfg.locs']]
+    counts = [vectors[f'out.blk{i}.idx'].shape[1] for i in modules]
+    model = build(vectors, type='mmcropr.EViT', keep=[c + 2 for c in counts],
+                  modules=modules)
+    x = vectors['in.x'].clone().requires_grad_()
+    outputs, state = run(model, x)
+    # Ours at stage j in terms of the slots of the reference
+    order = torch.arange(16).expand(2, -1)
+    for number, found in enumerate(outputs):
+        if number in modules:
+            index = vectors[f'out.blk{number}.idx']
+            ours = [
+                [index[b].tolist().index(s) for s in order[b].tolist()
+                 if s in index[b].tolist()] + [index.shape[1]]
+                for b in range(2)]
+            order = torch.tensor(ours)
+        wanted = vectors[f'out.blk{number}.x']
+        check(found, reordered(wanted, order), what=f'block {number}')
+    cot = reordered(vectors['in.cot'], order)
+    (outputs[-1] * cot).sum().backward()
+    check(x.grad, vectors['out.grad.x'], 1e-4)
+    assert order.gather(1, state.source).equal(
+        vectors['derived.patch_to_token'])
+
+
+def test_k_medoids():
+    vectors = load('kmedoids')
+    model = build(vectors, type='mmcropr.KMedoids', keep=[12, 8],
+                  modules=[int(i) - 1 for i in vectors['cfg.locs']],
+                  iters=int(vectors['cfg.iters']))
+    _, state = check_run(model, vectors)
+    assert state.source.equal(vectors['derived.patch_to_token'])
+
+
+def test_k_medoids_with_equal_weights(monkeypatch):
+    vectors = load('kmedoids')
+    monkeypatch.setattr(KMedoids, 'first', lambda self, length: int(
+        vectors['in.equal.first_index']))
+    module = KMedoids(16, iters=int(vectors['cfg.iters']), weighted=False)
+    patches = vectors['out.red0.x_in']
+    distance = torch.cdist(patches, patches)
+    first = module.far_apart(distance, 11)
+    assert first.equal(vectors['out.equal.init_centers'])
+    medoids, clusters = cluster_medoids(
+        distance, torch.ones(2, 16), first, module.iters)
+    assert medoids.equal(vectors['out.equal.centers'])
+    assert clusters.equal(vectors['out.equal.assign'])

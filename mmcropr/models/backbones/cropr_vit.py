@@ -140,8 +140,12 @@ class CroprViT(BaseModule):
                 f'Keys of every reducer: {", ".join(SCHEDULE_KEYS)}.'
             ) from error
         for number, module in zip(self.schedule.modules, self.reducers):
-            if module.needs_cls_attention:
-                trunk.watch_cls_attention(number)
+            if module.needs:
+                trunk.watch(number, module.needs, module.needs_gradient)
+        lengths = [trunk.num_prefix + trunk.grid[0] * trunk.grid[1]]
+        lengths += self.schedule.lengths()
+        for before, after in zip(lengths, lengths[1:]):
+            self.reducers[0].check_step(before, after, trunk.num_prefix)
         last = self.vit.blocks[-1]
         last.drop_path1, last.drop_path2 = nn.Identity(), nn.Identity()
         print_log(f'{cfg["type"]}: {self.schedule.describe()}', 'current')

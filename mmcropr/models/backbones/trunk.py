@@ -5,7 +5,7 @@ Everything that depends on timm's internals is here: embedding, rotary tables,
 running a block whole or in halves, attention statistics, last block and norm.
 """
 from functools import partial
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 import torch
 from timm.layers import apply_rot_embed_cat
@@ -17,16 +17,24 @@ from torch.utils.checkpoint import checkpoint
 from mmcropr.structures import TokenState
 
 
-class Tap:
-    """Forward hook that keeps a module's output while it is armed."""
+# Rows of an attention matrix that are computed together for its statistics
+QUERIES_AT_ONCE = 256
 
-    def __init__(self) -> None:
-        self.armed = False
+
+class Tap:
+    """Forward hook that keeps a module's output while it is armed.
+
+    Args:
+        detach: Whether without its gradient.
+    """
+
+    def __init__(self, detach: bool = True) -> None:
+        self.armed, self.detach = False, detach
         self.value: Optional[Tensor] = None
 
     def __call__(self, module: nn.Module, args: Any, output: Tensor) -> None:
         if self.armed:
-            self.value = output.detach()
+            self.value = output.detach() if self.detach else output
 
     def take(self) -> Tensor:
         value, self.value, self.armed = self.value, None, False
@@ -54,6 +62,7 @@ class Trunk:
         self.grid: Tuple[int, int] = tuple(vit.patch_embed.grid_size)
         self.has_class_token = getattr(vit, 'cls_token', None) is not None
         self._taps: Dict[int, Tuple[Tap, Tap]] = {}
+        self._kinds: Dict[int, Tuple[str, ...]] = {}
 
     def embed(self, image: Tensor) -> TokenState:
         """Image (B, C, H, W) of any size -> tokens before the first block.
@@ -101,6 +110,14 @@ class Trunk:
             state.stats['rope'] = cached
         return cached[1]
 
+    @staticmethod
+    def mask_of(state: TokenState) -> Optional[Tensor]:
+        """What is added to the attention logits, (B, 1, 1, P + K): a token
+        that stands for n of them counts n times (ToMe); None if none does."""
+        if state.size is None:
+            return None
+        return state.size.log()[:, None, None].to(state.x.dtype)
+
     def _run(self, function: Any, *args: Any) -> Tensor:
         if self.with_cp and torch.is_grad_enabled():
             return checkpoint(function, *args, use_reentrant=False)
@@ -109,9 +126,11 @@ class Trunk:
     def block(self, number: int, state: TokenState) -> TokenState:
         """Run one block."""
         block, rope = self.vit.blocks[number], self.rope_of(number, state)
-        taps = self._arm(number)
+        taps, mask = self._arm(number), self.mask_of(state)
         if self.is_eva:
-            state.x = self._run(block, state.x, rope)
+            state.x = self._run(block, state.x, rope, mask)
+        elif mask is not None:
+            state.x = self._run(block, state.x, mask)
         else:
             state.x = self._run(block, state.x)
         self._read(number, taps, state, rope)
@@ -123,9 +142,14 @@ class Trunk:
         block, rope = self.vit.blocks[number], self.rope_of(number, state)
         scale = self._scale_of(block, 1)
 
+        mask = self.mask_of(state)
+
         def half(x: Tensor) -> Tensor:
             y = block.norm1(x)
-            y = block.attn(y, rope) if self.is_eva else block.attn(y)
+            if self.is_eva:
+                y = block.attn(y, rope, mask)
+            else:
+                y = block.attn(y, attn_mask=mask)
             return x + block.drop_path1(scale(y))
 
         taps = self._arm(number)
@@ -151,25 +175,39 @@ class Trunk:
         gamma = getattr(block, f'gamma_{branch}')
         return nn.Identity() if gamma is None else lambda y: gamma * y
 
-    def watch_cls_attention(self, number: int) -> None:
-        """From now on leave the class token's attention of a block, mean over
-        heads, in ``state.stats['cls_attention']`` (B, K).
+    def watch(self, number: int, kinds: Sequence[str],
+              gradient: bool = False) -> None:
+        """From now on leave statistics of a block in ``state.stats``.
 
         Queries and keys are read where the block makes them, so its own fused
-        attention stays as it is.
+        attention stays as it is, and no (K, K) matrix is ever whole.
+
+        Args:
+            number: Of the block.
+            kinds: 'cls_attention', the class token's attention to the
+                patches, mean over heads, (B, K); 'received_attention', what
+                each patch gets of all tokens' attention, summed over heads,
+                (B, K); 'keys' of all tokens without position, mean over
+                heads, (B, P + K, D / heads).
+            gradient: Whether with their gradient.
 
         Raises:
-            ValueError: If the model has no class token.
+            ValueError: If the class token's attention is asked for and there
+                is none, or a gradient with checkpointing.
         """
-        if not self.has_class_token:
+        if 'cls_attention' in kinds and not self.has_class_token:
             raise ValueError(
                 f'{type(self.vit).__name__} without a class token has no '
                 'class attention to score by; use an arch with a class token '
                 'or another reducer (mmcropr.Cropr needs none).')
-        attn, taps = self.vit.blocks[number].attn, (Tap(), Tap())
+        if gradient and self.with_cp:
+            raise ValueError('attention statistics with a gradient cannot be '
+                             'had with gradient checkpointing: with_cp=False.')
+        attn = self.vit.blocks[number].attn
+        taps = (Tap(not gradient), Tap(not gradient))
         attn.q_norm.register_forward_hook(taps[0])
         attn.k_norm.register_forward_hook(taps[1])
-        self._taps[number] = taps
+        self._taps[number], self._kinds[number] = taps, tuple(kinds)
 
     def _arm(self, number: int) -> Optional[Tuple[Tap, Tap]]:
         taps = self._taps.get(number)
@@ -177,22 +215,41 @@ class Trunk:
             taps[0].armed = taps[1].armed = True
         return taps
 
-    @torch.no_grad()
     def _read(self, number: int, taps: Optional[Tuple[Tap, Tap]],
               state: TokenState, rope: Optional[Tensor]) -> None:
+        """Turn what the taps hold, (B, heads, M, D / heads), into the
+        statistics of a block."""
         if taps is None:
             return
-        attn = self.vit.blocks[number].attn
-        # (B, heads, M, D / heads); the class token carries no position.
-        query, key = taps[0].take()[:, :, :1], taps[1].take()
-        if rope is not None:
-            prefix, patches = key.tensor_split([self.num_prefix], dim=2)
-            half = getattr(attn, 'rotate_half', False)
-            key = torch.cat([
-                prefix,
-                apply_rot_embed_cat(patches, rope, half=half).type_as(prefix)
-            ], dim=2)  # yapf: disable
+        attn, kinds = self.vit.blocks[number].attn, self._kinds[number]
+        query, key = taps[0].take(), taps[1].take()
+        if 'keys' in kinds:
+            state.stats['keys'] = key.mean(1)
+        query, key = (self._turn(x, attn, rope) for x in (query, key))
         key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
-        logits = (query * attn.scale) @ key.transpose(-2, -1)
-        weights = logits.float().softmax(-1).mean(1)[:, 0]
-        state.stats['cls_attention'] = weights[:, self.num_prefix:]
+        key = key.transpose(-2, -1)
+        mask = self.mask_of(state)
+
+        def weights(rows: Tensor) -> Tensor:
+            logits = (rows * attn.scale) @ key
+            logits = logits if mask is None else logits + mask
+            return logits.float().softmax(-1)[..., self.num_prefix:]
+
+        if 'cls_attention' in kinds:
+            found = weights(query[:, :, :1])
+            state.stats['cls_attention'] = found.mean(1)[:, 0]
+        if 'received_attention' in kinds:
+            state.stats['received_attention'] = sum(
+                weights(rows).sum((1, 2))
+                for rows in query.split(QUERIES_AT_ONCE, dim=2))
+
+    def _turn(self, x: Tensor, attn: nn.Module,
+              rope: Optional[Tensor]) -> Tensor:
+        """Queries or keys with their rotary embeddings; prefix tokens carry
+        no position."""
+        if rope is None:
+            return x
+        half = getattr(attn, 'rotate_half', False)
+        prefix, patches = x.tensor_split([self.num_prefix], dim=2)
+        patches = apply_rot_embed_cat(patches, rope, half=half)
+        return torch.cat([prefix, patches.type_as(prefix)], dim=2)

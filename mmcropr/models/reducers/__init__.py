@@ -3,13 +3,16 @@ from .base import SoftMerger, TokenReducer, TopKPruner
 from .baselines import AttnTopK, Random, TopK, Variance
 from .cropr import Cropr, NonSalient
 from .dpc_knn import DPCKNN
+from .evit import EViT
+from .k_medoids import KMedoids
 from .patch_merger import PatchMerger
 from .schedule import PruningSchedule
 from .sinkhorn import Sinkhorn
 from .sit import SiT
+from .tome import ToMe
 
 __all__ = [
     'TokenReducer', 'TopKPruner', 'SoftMerger', 'PruningSchedule', 'Cropr',
     'NonSalient', 'Random', 'Variance', 'AttnTopK', 'TopK', 'PatchMerger',
-    'SiT', 'Sinkhorn', 'DPCKNN'
+    'SiT', 'Sinkhorn', 'DPCKNN', 'KMedoids', 'EViT', 'ToMe'
 ]

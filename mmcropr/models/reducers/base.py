@@ -18,8 +18,9 @@ class TokenReducer(BaseModule):
         init_cfg: As of every mmengine module.
 
     Attributes:
-        needs_cls_attention: Whether the trunk shall leave the class token's
-            attention in ``state.stats['cls_attention']`` (B, K).
+        needs: Statistics of the block that it reads from ``state.stats``,
+            such as 'cls_attention': see :meth:`Trunk.watch`.
+        needs_gradient: Whether with their gradient.
         auxiliary: Whether it needs an auxiliary head to learn.
         stage: 'block' to act after a block, 'attention' to act inside it,
             between its attention and its MLP.
@@ -28,7 +29,8 @@ class TokenReducer(BaseModule):
             as ``num_tokens`` when it is built, for images of any size.
     """
 
-    needs_cls_attention: bool = False
+    needs: Tuple[str, ...] = ()
+    needs_gradient: bool = False
     auxiliary: bool = False
     stage: str = 'block'
     fixed_number: bool = False
@@ -38,6 +40,11 @@ class TokenReducer(BaseModule):
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg)
         self.embed_dim = embed_dim
+
+    @classmethod
+    def check_step(cls, before: int, after: int, num_prefix: int) -> None:
+        """Raise a ValueError if this reducer cannot get from ``before`` to
+        ``after`` tokens in one step; asked when a model is built."""
 
     @abstractmethod
     def forward(self, state: TokenState, length: int) -> TokenState:

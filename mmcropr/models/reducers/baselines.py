@@ -51,7 +51,7 @@ class AttnTopK(TopKPruner):
     """Keep the patches that the class token attends to most in the block just
     run, mean over heads. Needs a model with a class token."""
 
-    needs_cls_attention = True
+    needs = ('cls_attention', )
 
     def score(self, state: TokenState) -> Tensor:
         return state.stats['cls_attention']

@@ -229,7 +229,7 @@ def test_attn_topk_needs_a_class_token(arch):
     with pytest.raises(ValueError, match='without a class token'):
         CroprViT(arch, img_size=64, reducer=dict(type='mmcropr.AttnTopK',
                                                  rate=2))  # yapf: disable
-    assert AttnTopK.needs_cls_attention
+    assert AttnTopK.needs == ('cls_attention', )
 
 
 def test_variance_does_not_see_the_edge_of_padding():

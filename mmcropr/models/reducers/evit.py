@@ -1,0 +1,45 @@
+# Copyright (c) mmcropr contributors.
+import torch
+
+from mmcropr.registry import MODELS
+from mmcropr.structures import TokenState, split_lowest, take_rows
+
+from .base import TokenReducer
+
+
+@MODELS.register_module()
+class EViT(TokenReducer):
+    """Keep the patches that the class token attends to most and fuse all
+    others into one (Liang et al., Not All Patches are What You Need, ICLR
+    2022), between the attention and the MLP of a block.
+
+    The fused token is the sum of the others times their attention. It is the
+    last one, and a patch like any other at later modules. A length counts it.
+    """
+
+    needs = ('cls_attention', )
+    needs_gradient = True
+    stage = 'attention'
+
+    def forward(self, state: TokenState, length: int) -> TokenState:
+        num_prefix, count = state.num_prefix, length - state.num_prefix - 1
+        if length >= state.length:
+            return state
+        if count < 1:
+            raise ValueError(
+                f'EViT cannot leave {length} of {state.length} tokens: '
+                f'{num_prefix} prefix tokens, one patch and the fused one '
+                f'need {num_prefix + 2}.')
+        patches = state.x[:, num_prefix:]
+        scores = state.stats['cls_attention'].to(patches.dtype)
+        kept, left = split_lowest(scores.detach(), count)
+        weights = scores.gather(1, left)
+        fused = weights[:, None] @ take_rows(patches, left)
+        merged = torch.cat([take_rows(patches, kept), fused], dim=1)
+        places = torch.arange(count, device=kept.device).expand(len(kept), -1)
+        slots = torch.full_like(scores, count, dtype=torch.long)
+        slots = slots.scatter(1, kept, places)
+        # The fused token is where the most attended of its patches is.
+        top = left.gather(1, weights.argmax(1, keepdim=True))
+        state.merge(merged, slots, torch.cat([kept, top], dim=1))
+        return state
