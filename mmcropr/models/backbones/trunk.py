@@ -16,7 +16,6 @@ from torch.utils.checkpoint import checkpoint
 
 from mmcropr.structures import TokenState
 
-
 # Rows of an attention matrix that are computed together for its statistics
 QUERIES_AT_ONCE = 256
 
