@@ -7,8 +7,10 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
-from mmcropr.utils.data import check_annotations, check_data
-from mmcropr.utils.dist import use_cpu_processes
+from mmcropr.utils.checkpoint import check_start
+from mmcropr.utils.data import (check_annotations, check_data,
+                                check_start_files)
+from mmcropr.utils.dist import is_first_process, use_cpu_processes
 
 
 def parse_args() -> argparse.Namespace:
@@ -69,12 +71,20 @@ def main() -> None:
     cfg = load_config(parse_args())
     try:
         check_data(cfg, 'train_dataloader', 'val_dataloader')
-        if os.environ.get('RANK', '0') == '0':
+        check_start_files(cfg)
+        if is_first_process():
             check_annotations(cfg, 'train_dataloader')
     except (FileNotFoundError, ValueError) as error:
         raise SystemExit(f'error: {error}') from error
     use_cpu_processes(cfg)
-    Runner.from_cfg(cfg).train()
+    runner = Runner.from_cfg(cfg)
+    if cfg.get('load_from') and not cfg.get('resume'):
+        try:
+            check_start(
+                getattr(runner.model, 'module', runner.model), cfg.load_from)
+        except ValueError as error:
+            raise SystemExit(f'error: {error}') from error
+    runner.train()
 
 
 if __name__ == '__main__':

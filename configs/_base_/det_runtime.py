@@ -5,6 +5,7 @@ default_scope = 'mmdet'
 default_hooks = dict(
     visualization=dict(type='DetVisualizationHook'),
     curriculum=dict(type='mmcropr.PruningCurriculumHook', share=0.),
-    pruning_map=dict(type='mmcropr.PruningMapHook'))
+    pruning_map=dict(type='mmcropr.PruningMapHook'),
+    num_classes=dict(type='NumClassCheckHook'))
 custom_hooks = []
 visualizer = dict(type='DetLocalVisualizer')

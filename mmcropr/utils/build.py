@@ -8,6 +8,11 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
 
+def _is(kind: Union[str, type], name: str) -> bool:
+    """Whether the type in a config, a name or a class, is a class of ours."""
+    return getattr(kind, '__name__', str(kind)).split('.')[-1] == name
+
+
 def plain_model(model_cfg: ConfigDict) -> ConfigDict:
     """Config of a model as it runs after training: a detector without its
     :class:`CroprDetector`, a segmentor without auxiliary heads, a classifier
@@ -17,14 +22,14 @@ def plain_model(model_cfg: ConfigDict) -> ConfigDict:
         model_cfg: ``model`` of a config; it stays as it is.
     """
     model_cfg = copy.deepcopy(model_cfg)
-    if str(model_cfg.type).endswith('CroprDetector'):
+    if _is(model_cfg.type, 'CroprDetector'):
         wrapper, model_cfg = model_cfg, model_cfg.detector
         if wrapper.get('data_preprocessor') is not None:
             model_cfg.setdefault('data_preprocessor',
                                  wrapper.data_preprocessor)
     model_cfg.pop('auxiliary_head', None)
     head = model_cfg.get('head')
-    if head is not None and str(head.type).endswith('CroprClsHead'):
+    if head is not None and _is(head.type, 'CroprClsHead'):
         head.type = 'mmpretrain.LinearClsHead'
         for key in ('num_modules', 'mlp_ratio'):
             head.pop(key, None)

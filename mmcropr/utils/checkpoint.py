@@ -1,11 +1,51 @@
 # Copyright (c) mmcropr contributors.
 from pathlib import Path
+from typing import Dict
 
+import torch
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
 # Weights that only training needs
 AUXILIARY = ('auxiliary_head.', 'head.auxiliary.')
+
+
+def _shapes(path: str, model: nn.Module) -> Dict[str, torch.Size]:
+    """Name -> shape of all weights in a file, as the model will see them."""
+    try:
+        checkpoint = CheckpointLoader.load_checkpoint(path, 'cpu')
+        state = checkpoint.get('state_dict', checkpoint)
+        given = {
+            key[7:] if key.startswith('module.') else key: value.shape
+            for key, value in state.items()
+        }
+    except Exception as error:  # every reader has errors of its own
+        raise ValueError(
+            f'{path} cannot be read as a checkpoint; it may be truncated or '
+            f'something else. {type(error).__name__}: {error}') from error
+    wrapped = any(key.startswith('detector.') for key in given)
+    if 'detector' in model._modules and not wrapped:
+        # A CroprDetector takes the plain detector's.
+        given = {f'detector.{key}': value for key, value in given.items()}
+    return given
+
+
+def check_start(model: nn.Module, path: str) -> None:
+    """Raise a ValueError if no weight of a file fits a model, which mmengine
+    would train from random weights with no more than a line in the log.
+
+    Args:
+        model: The model as built.
+        path: A checkpoint file or an address that mmengine can load.
+    """
+    given, wanted = _shapes(path, model), model.state_dict()
+    if not any(key in wanted and wanted[key].shape == shape
+               for key, shape in given.items()):
+        raise ValueError(
+            f'no weight of load_from={path} fits the model. It has '
+            f'{", ".join(list(given)[:3])}, ...; the model has '
+            f'{", ".join(list(wanted)[:3])}, ... For weights of a ViT alone '
+            "use the backbone's pretrained='FILE'.")
 
 
 def check_checkpoint(model: nn.Module, path: str) -> None:
@@ -19,17 +59,7 @@ def check_checkpoint(model: nn.Module, path: str) -> None:
         model: The model as built.
         path: A checkpoint file or an address that mmengine can load.
     """
-    try:
-        checkpoint = CheckpointLoader.load_checkpoint(path, 'cpu')
-        state = checkpoint.get('state_dict', checkpoint)
-        given = {
-            key[7:] if key.startswith('module.') else key: value.shape
-            for key, value in state.items()
-        }
-    except Exception as error:  # every reader has errors of its own
-        raise ValueError(
-            f'{path} cannot be read as a checkpoint; it may be truncated or '
-            f'something else. {type(error).__name__}: {error}') from error
+    given = _shapes(path, model)
     wanted = {
         key: value.shape
         for key, value in model.state_dict().items()

@@ -5,6 +5,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
+from mmengine import list_from_file
 from mmengine.config import Config
 from mmengine.logging import print_log
 
@@ -15,7 +16,7 @@ def _datasets(cfg: Any) -> Iterator[dict]:
         for item in cfg:
             yield from _datasets(item)
     elif isinstance(cfg, dict):
-        if 'data_root' in cfg:
+        if 'data_root' in cfg or 'ann_file' in cfg:
             yield cfg
         for key in ('dataset', 'datasets'):
             yield from _datasets(cfg.get(key))
@@ -35,16 +36,17 @@ def check_data(cfg: Config, *loaders: str) -> None:
     missing = []
     for loader in loaders:
         for dataset in _datasets(cfg.get(loader)):
-            root = dataset['data_root'] or ''
+            root = dataset.get('data_root') or ''
             if '://' in root:
                 continue
             given = dataset.get('data_prefix') or {}  # mmpretrain: a string
             prefixes = [given] if isinstance(given, str) else given.values()
             folders = [Path(root, x) for x in prefixes if x] or [Path(root)]
+            note = Path(root, dataset.get('ann_file') or '')
             if not Path(root).exists():
                 folders = [Path(root)]
-            elif not Path(root, dataset.get('ann_file') or '').exists():
-                missing.append(str(Path(root, dataset['ann_file'])))
+            elif not note.exists() and str(note) not in missing:
+                missing.append(str(note))
             missing += [
                 str(folder) for folder in folders
                 if not (folder.is_dir() and any(folder.iterdir()))
@@ -75,9 +77,11 @@ def check_annotations(cfg: Config, loader: str) -> None:
             left of it.
     """
     for dataset in _datasets(cfg.get(loader)):
-        root, name = dataset['data_root'] or '', dataset.get('ann_file') or ''
-        file = Path(root, name)
-        if 'Coco' not in str(dataset.get('type')) or not file.is_file():
+        file = Path(
+            dataset.get('data_root') or '', dataset.get('ann_file') or '')
+        kind = dataset.get('type')
+        name = getattr(kind, '__name__', str(kind)).split('.')[-1]
+        if name != 'CocoDataset' or not file.is_file():
             continue
         broken = _broken_annotations(file, _classes(dataset))
         for kind, places in broken.items():
@@ -90,28 +94,37 @@ def check_annotations(cfg: Config, loader: str) -> None:
 def _classes(dataset: dict) -> tuple:
     """Names of the classes of a data set config."""
     given = (dataset.get('metainfo') or {}).get('classes')
+    if isinstance(given, str):  # a file with a name per line
+        return tuple(list_from_file(given))
     if given:
         return tuple(given)
-    from mmdet.registry import DATASETS
-    return tuple(DATASETS.get(dataset['type']).METAINFO['classes'])
+    from mmdet.datasets import CocoDataset
+    return tuple(CocoDataset.METAINFO['classes'])
 
 
 def _broken_annotations(file: Path, classes: tuple) -> Dict[str, List[str]]:
     """Kind of defect -> annotations that have it, as text."""
     try:
         content = json.loads(file.read_text())
+        if 'annotations' not in content:
+            return {}  # unlabelled images
         known = {c['id']: c['name'] for c in content['categories']}
         sizes = {
             image['id']: (image['width'], image['height'], image['file_name'])
             for image in content['images']
         }
         boxes = [(a['id'], a['image_id'], a['category_id'], a['bbox'],
-                  a.get('area', 1)) for a in content['annotations']]
+                  a['area']) for a in content['annotations']]
+        odd = [box for box in boxes if len(box[3]) != 4]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f'{file} is no COCO annotation file: {type(error).__name__} '
-            f'{error}. It needs images, categories and annotations.'
-        ) from error
+            f'{error}. It needs images, categories and annotations with id, '
+            'image_id, category_id, bbox and area.') from error
+    if odd:
+        raise ValueError(
+            f'{file}: {len(odd)} annotations have no box of four numbers, the '
+            f'first is id {odd[0][0]} with bbox {odd[0][3]}.')
     found: Dict[str, List[str]] = defaultdict(list)
     for number, image, category, (x, y, w, h), area in boxes:
         if image not in sizes:
@@ -130,7 +143,40 @@ def _broken_annotations(file: Path, classes: tuple) -> Dict[str, List[str]]:
     if boxes and sum(map(len, found.values())) == len(boxes):
         counts = ', '.join(f'{len(v)} {kind}' for kind, v in found.items())
         raise ValueError(
-            f'{file} has no usable annotation: {counts}. Its categories are '
-            f'{sorted(known.values())[:5]}, the classes of the config '
-            f'(metainfo) {sorted(classes)[:5]}.')
+            f'{file} has no usable annotation: {counts}. Its annotations have '
+            f'category ids {sorted({box[2] for box in boxes})[:5]}, its '
+            f'categories are {dict(list(known.items())[:5])}, the classes of '
+            f'the config (metainfo) {list(classes[:5])}.')
     return found
+
+
+def check_start_files(cfg: Config) -> None:
+    """Raise unless the local files that ``init_cfg`` names are there.
+
+    Args:
+        cfg: Config of a run. Its ``start_command``, if any, is quoted: what
+            makes them.
+
+    Raises:
+        FileNotFoundError: Naming the first that is missing.
+    """
+
+    def walk(part: Any) -> None:
+        if isinstance(part, (list, tuple)):
+            for item in part:
+                walk(item)
+        if not isinstance(part, dict):
+            return
+        file = part.get('checkpoint')
+        if part.get('type') == 'Pretrained' and isinstance(file, str) and not (
+                '://' in file or Path(file).is_file()):
+            hint = cfg.get('start_command')
+            raise FileNotFoundError(
+                f'no checkpoint at {file}, which the model starts from '
+                '(init_cfg). ' + (f'To make it: {hint}. ' if hint else '') +
+                'To start at random: --cfg-options with init_cfg=None where '
+                'the config has it.')
+        for item in part.values():
+            walk(item)
+
+    walk(cfg.get('model'))

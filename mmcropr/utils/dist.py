@@ -1,7 +1,16 @@
 # Copyright (c) mmcropr contributors.
+import os
+
 import torch
 from mmengine.config import Config
 from torch import distributed
+
+
+def is_first_process() -> bool:
+    """Whether this is the only or the first process of a job, asked before
+    its process group exists: torchrun, slurm and MPI each say it."""
+    names = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
+    return all(os.environ.get(name, '0') == '0' for name in names)
 
 
 def use_cpu_processes(cfg: Config) -> None:

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from mmengine.config import Config
 from torch import nn
 
 from mmcropr.models import CroprViT, TopKPruner
@@ -91,6 +92,16 @@ def test_benchmark(tmp_path, monkeypatch, capsys, whole):
     assert found['hardware'] and found['versions']['torch'] == (
         torch.__version__)
     assert 'x slicing' in capsys.readouterr().out
+
+
+def test_backbone_without_a_neck(tmp_path):
+    cfg = Config.fromfile(CROPR)
+    cfg.model.backbone.out_type = 'featmap'
+    del cfg.model.neck
+    cfg.dump(tmp_path / 'featmap.py')
+    found = flops.analyse(str(tmp_path / 'featmap.py'), (96, 96))
+    assert found['linear_macs'] == flops.analyse(CROPR, (96, 96))[
+        'linear_macs']
 
 
 DETECTOR = str(ROOT / 'configs/cropr/cropr-early_mask-rcnn_digits-eva_1xb16-'

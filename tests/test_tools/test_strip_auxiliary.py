@@ -123,13 +123,15 @@ def test_refused(trained, tmp_path, monkeypatch, capsys, kind, message):
     assert kind == 'folder' or not list(tmp_path.glob('*out*'))
 
 
+@pytest.mark.parametrize('last', [
+    'norm.weight', ('fc_cls.weight', 'conv_seg.weight', 'head.fc.weight')])
 def test_nothing_is_written_when_predictions_differ(
-        trained, tmp_path, monkeypatch, capsys):
+        trained, tmp_path, monkeypatch, capsys, last):
     state = tool.plain_state
 
     def wrong(model):
         result = state(model)
-        key = next(k for k in result if k.endswith('norm.weight'))
+        key = next(k for k in result if k.endswith(last))
         return {**result, key: result[key] * 1.01}
 
     monkeypatch.setattr(tool, 'plain_state', wrong)

@@ -5,7 +5,8 @@ import pytest
 from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 
-from mmcropr.utils.data import check_annotations, check_data
+from mmcropr.utils.data import (check_annotations, check_data,
+                                check_start_files)
 from tests.utils import tiny_detector_config
 
 
@@ -69,7 +70,10 @@ def test_broken_annotations_are_named_and_left_out(cfg, capsys):
 @pytest.mark.parametrize('change, message', [
     (lambda c: [n.update(category_id=99) for n in c['annotations']],
      'no usable annotation: .* with a category outside the classes'),
-    (lambda c: c['categories'].clear(), 'Its categories are '),
+    (lambda c: c['categories'].clear(), 'its categories are {}'),
+    (lambda c: c['annotations'][3].update(bbox=[1, 2]),
+     r'1 annotations have no box of four numbers, .* bbox \[1, 2\]'),
+    (lambda c: c['annotations'][3].pop('area'), "KeyError 'area'"),
     (lambda c: c.pop('images'), "is no COCO annotation file: KeyError 'images'"
      ),
 ])
@@ -91,13 +95,49 @@ def test_wrapped_datasets_and_default_classes(cfg, capsys):
     inner = cfg.train_dataloader.dataset
     inner.pop('metainfo')
     loader = dict(dataset=dict(type='RepeatDataset', times=2, dataset=inner))
-    with pytest.raises(ValueError, match="classes of the config.*'airplane'"):
+    with pytest.raises(ValueError, match="classes of the config.*'bicycle'"):
         check_annotations(Config(dict(loader=loader)), 'loader')
 
 
 def test_other_datasets_pass():
     cfg = dict(loader=dict(dataset=dict(type='X', data_root='nowhere')))
     check_annotations(Config(cfg), 'loader')
+
+
+@pytest.mark.parametrize('change', [
+    lambda d: d.update(type='CocoPanopticDataset'),
+    lambda d: d.update(type=CocoDataset),
+    lambda d: d.update(data_root=None),
+])
+def test_what_mmdet_reads_is_not_refused(cfg, change):
+    change(cfg.train_dataloader.dataset)
+    check_annotations(cfg, 'train_dataloader')
+
+
+def test_unlabelled_images(cfg):
+    edit(cfg, lambda content: content.pop('annotations'))
+    check_annotations(cfg, 'train_dataloader')
+
+
+def test_classes_in_a_file(cfg, tmp_path, capsys):
+    names = tmp_path / 'classes.txt'
+    names.write_text('\n'.join(cfg.train_dataloader.dataset.metainfo.classes))
+    cfg.train_dataloader.dataset.metainfo = dict(classes=str(names))
+    check_annotations(cfg, 'train_dataloader')
+    assert 'left out' not in capsys.readouterr().out
+
+
+def test_start_files(tmp_path):
+    start = dict(type='Pretrained', checkpoint=str(tmp_path / 'x.pth'))
+    cfg = Config(dict(
+        model=dict(detector=dict(backbone=[dict(init_cfg=[start])])),
+        start_command='make it'))
+    with pytest.raises(FileNotFoundError, match='x.pth.*To make it: make it'):
+        check_start_files(cfg)
+    (tmp_path / 'x.pth').touch()
+    check_start_files(cfg)
+    start['checkpoint'] = 'torchvision://resnet50'
+    check_start_files(Config(dict(model=start)))
 
 
 def test_missing_annotation_file(cfg):

@@ -77,7 +77,7 @@ def analyse(config: str, shape: tuple) -> Dict[str, Any]:
         params=sum(p.numel() for p in Encoder(model).parameters()),
         **count_macs(Encoder(model), image),
         tokens_per_block=tokens_per_block(
-            backbone, grid, llf=getattr(model.neck, 'llf', True)))
+            backbone, grid, llf=getattr(getattr(model, 'neck', None), 'llf', True)))
     result['model'] = dict(
         params=sum(p.numel() for p in model.parameters()))
     whole = WholeModel(model)

@@ -5,7 +5,7 @@ anything that only training needs.
 A detector loses its ``CroprDetector``, a segmentor its auxiliary heads; every
 Cropr module keeps one query, the sum of its queries, which scores alike. Both
 models then run on a random image, and nothing is written unless their
-predictions and feature maps are bit-equal.
+feature maps, outputs of the heads and predictions are bit-equal.
 """
 import argparse
 import os
@@ -17,6 +17,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import CheckpointLoader, load_checkpoint
+from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from mmcropr.utils.build import blank_samples, plain_model
@@ -86,20 +87,34 @@ def plain_state(model: nn.Module) -> Dict[str, Tensor]:
 
 @torch.no_grad()
 def outputs(model: nn.Module, shape: Sequence[int]) -> List[Tensor]:
-    """Predictions and feature maps on one random image, all tensors of them;
-    reducers that draw random numbers draw the same every time."""
+    """Feature maps, outputs of the heads and predictions on one random image,
+    all tensors of them; reducers that draw random numbers draw the same every
+    time."""
     torch.manual_seed(0)
     channels = getattr(model, 'detector', model).backbone.in_channels
     image = torch.rand(1, channels, *shape)
     features = model.extract_feat(image)
     torch.manual_seed(1)
-    if hasattr(model, 'with_bbox'):
-        sample = model(image, blank_samples(image), mode='predict')[0]
-        found = sample.pred_instances
-        predictions = [found[key] for key in sorted(found.keys())]
-    else:
-        predictions = [model(image, mode='tensor')]
-    return [x for x in [*features, *predictions] if isinstance(x, Tensor)]
+    if not hasattr(model, 'with_bbox'):
+        return _tensors([features, model(image, mode='tensor')])
+    # What the heads say before anything is filtered, and what is left
+    raw = model(image, blank_samples(image), mode='tensor')
+    torch.manual_seed(1)
+    found = model(image, blank_samples(image), mode='predict')
+    return _tensors([features, raw, found])
+
+
+def _tensors(part: Any) -> List[Tensor]:
+    """All tensors inside tuples, lists, dicts and data elements."""
+    if isinstance(part, Tensor):
+        return [part]
+    if isinstance(part, BaseDataElement):
+        part = [part.get(key) for key in sorted(part.keys())]
+    elif isinstance(part, dict):
+        part = [part[key] for key in sorted(part)]
+    elif not isinstance(part, (list, tuple)):
+        return []
+    return [tensor for item in part for tensor in _tensors(item)]
 
 
 def strip(config: str, checkpoint: str, out_dir: Path,

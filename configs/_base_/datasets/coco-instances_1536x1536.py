@@ -23,7 +23,8 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(1536, 1536), keep_ratio=True),
-    # the mean colour, so that normalised padding is 0, as in training
+    # about the mean colour: normalised padding is close to 0, its value in
+    # training
     dict(type='Pad', size=(1536, 1536), pad_val=dict(img=(104, 116, 124))),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(

@@ -8,7 +8,7 @@ from torch import nn
 
 from mmcropr.models.backbones import CroprViT
 from mmcropr.models.heads import AuxiliaryHead
-from mmcropr.models.necks import check_neck
+from mmcropr.models.necks import check_neck, check_pyramid
 from mmcropr.registry import HOOKS
 
 
@@ -88,6 +88,7 @@ class PruningCurriculumHook(Hook):
             model = model.module
         if backbone.out_type == 'tokens':
             check_neck(getattr(model, 'neck', None))
+        check_pyramid(model)
         heads = [m for m in model.modules() if isinstance(m, AuxiliaryHead)]
         learns = any(reducer.auxiliary for reducer in backbone.reducers)
         if learns and not heads:

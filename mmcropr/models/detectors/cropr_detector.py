@@ -1,7 +1,7 @@
 # Copyright (c) mmcropr contributors.
 from typing import Any, List, Optional
 
-from mmdet.models.detectors import BaseDetector
+from mmdet.models.detectors import BaseDetector, SemiBaseDetector
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.config import ConfigDict
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from mmcropr.structures import TokenState
 
 from ..backbones import CroprViT
 from ..heads import AuxiliaryHead
-from ..necks import check_neck
+from ..necks import check_neck, check_pyramid
 
 REMEDY = ("Without one use the config of the detector itself: "
           "`tools/model_converters/strip_auxiliary.py` writes it.")
@@ -57,7 +57,20 @@ class CroprDetector(BaseDetector):
         self.auxiliary_head.check_backbone(built.backbone)
         if built.backbone.out_type == 'tokens':
             check_neck(getattr(built, 'neck', None))
+        check_pyramid(built)
         self._check_classes()
+        self._register_load_state_dict_pre_hook(self._adopt_plain)
+
+    @staticmethod
+    def _adopt_plain(state_dict: dict, prefix: str, *args: Any) -> None:
+        """Take a checkpoint of the plain detector for the detector inside,
+        as ``load_from`` and fine-tuning need it."""
+        own = (f'{prefix}detector.', f'{prefix}auxiliary_head.')
+        keys = [key for key in state_dict if key.startswith(prefix)]
+        if keys and not any(key.startswith(own) for key in keys):
+            for key in keys:
+                new = f'{prefix}detector.{key[len(prefix):]}'
+                state_dict[new] = state_dict.pop(key)
 
     @staticmethod
     def _build(cfg: dict, data_preprocessor: Optional[dict]) -> BaseDetector:
@@ -69,6 +82,11 @@ class CroprDetector(BaseDetector):
             raise TypeError(
                 f'detector={cfg.get("type")!r} is a {type(built).__name__}, '
                 'no detector of mmdet such as FasterRCNN, RetinaNet or DINO.')
+        if isinstance(built, SemiBaseDetector):
+            raise ValueError(
+                f'detector={cfg.get("type")!r} holds detectors itself and '
+                'runs them several times per loss; CroprDetector takes a '
+                'detector with one backbone.')
         backbone = getattr(built, 'backbone', None)
         if not isinstance(backbone, CroprViT):
             raise ValueError(
@@ -81,7 +99,7 @@ class CroprDetector(BaseDetector):
         """Raise a ValueError unless some head has the classes of ours."""
         own = self.auxiliary_head.num_classes
         found = {
-            name: module.num_classes
+            name or type(module).__name__: module.num_classes
             for name, module in self.detector.named_modules()
             if isinstance(getattr(module, 'num_classes', None), int)
             and not name.endswith('rpn_head')

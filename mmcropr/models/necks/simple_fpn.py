@@ -1,7 +1,7 @@
 # Copyright (c) mmcropr contributors.
 import math
 from functools import partial
-from typing import List, Optional, Sequence, Union
+from typing import List, Optional, Sequence, Tuple, Union
 
 from mmengine.model import BaseModule
 from timm.layers import ConvNormAct, LayerNorm2d
@@ -121,7 +121,9 @@ class SimpleFPN(BaseModule):
                 " or set out_type='featmap' in the backbone.")
         state = getattr(inputs, 'state', None)
         if state is not None:
-            self._check_patch(state)
+            self.check_patch(
+                tuple(size // n
+                      for size, n in zip(state.image.shape[-2:], state.grid)))
         # A LayerNorm over channels leaves them last in memory, and mmcv's ops
         # (RoIAlign, deformable convolution) read such a map wrongly without a
         # word (open-mmlab/mmcv#2203).
@@ -130,12 +132,44 @@ class SimpleFPN(BaseModule):
             maps.append(F.max_pool2d(maps[-1], 1, stride=2))
         return FeatureMaps(maps, state)
 
-    def _check_patch(self, state: TokenState) -> None:
-        patch = tuple(
-            size // n for size, n in zip(state.image.shape[-2:], state.grid))
-        if patch != (self.patch_size, self.patch_size):
+    def check_patch(self, patch: Tuple[int, int]) -> None:
+        """Raise a ValueError unless the patches of the backbone, in pixels,
+        are those that the strides were computed for."""
+        if tuple(patch) != (self.patch_size, self.patch_size):
             raise ValueError(
                 f'SimpleFPN has patch_size={self.patch_size}, the patches of '
                 f'the backbone are {patch[0]} x {patch[1]} px: set '
                 f'patch_size={patch[0]}, or its strides are not those of the '
                 'heads.')
+
+
+def check_pyramid(detector: nn.Module) -> None:
+    """Raise a ValueError unless the :class:`SimpleFPN` of a detector, if it
+    has one, fits the patches of its backbone and the strides of its heads;
+    else anchors would be of other places than features, without a word.
+
+    Args:
+        detector: With ``backbone`` and ``neck``.
+    """
+    neck = getattr(detector, 'neck', None)
+    neck = neck[-1] if isinstance(neck, nn.Sequential) else neck
+    if not isinstance(neck, SimpleFPN):
+        return
+    trunk = getattr(detector.backbone, 'trunk', None)
+    if trunk is not None:
+        neck.check_patch(trunk.patch_size)
+    for name, module in detector.named_modules():
+        priors = getattr(module, 'prior_generator', None)
+        wanted = getattr(priors, 'strides', None)
+        if wanted is not None:
+            wanted = [s[0] if isinstance(s, tuple) else s for s in wanted]
+            fits = list(wanted) == neck.strides
+        else:
+            wanted = getattr(module, 'featmap_strides', None)
+            fits = wanted is None or list(
+                wanted) == neck.strides[:len(wanted)]
+        if not fits:
+            raise ValueError(
+                f'{name} works on strides {list(wanted)}, SimpleFPN gives '
+                f'{neck.strides}: set its strides and num_outs accordingly '
+                '(levels beyond the given strides double the last one).')

@@ -7,8 +7,10 @@ import torch
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import ConfigDict
 from mmengine.registry import HOOKS, MODELS, init_default_scope
+from mmengine.runner import load_checkpoint
 
 from mmcropr.models import CroprDetector
+from mmcropr.utils.checkpoint import check_checkpoint, check_start
 from tests.test_models.test_detectors.test_stock_detectors import stock_model
 from tests.utils import TINY
 
@@ -172,6 +174,25 @@ def test_data_preprocessor_of_the_wrapper():
     assert model.data_preprocessor.mean.flatten().tolist() == [1, 2, 3]
 
 
+def test_checkpoint_of_the_plain_detector(tmp_path):
+    """Fine-tuning starts from an unpruned or stripped detector."""
+    model, file = build(), tmp_path / 'x.pth'
+    plain = {
+        k: torch.rand_like(v) if v.is_floating_point() else v
+        for k, v in model.detector.state_dict().items()}
+    torch.save(dict(state_dict=plain), file)
+    check_start(model, str(file))
+    check_checkpoint(model, str(file))
+    load_checkpoint(model, str(file))
+    for key, value in model.detector.state_dict().items():
+        assert value.equal(plain[key]), key
+    whole = build().state_dict()
+    assert model.load_state_dict(whole)  # strict, its own layout
+    torch.save(dict(state_dict={'a.b': torch.ones(2)}), file)
+    with pytest.raises(ValueError, match='no weight of load_from=.*fits'):
+        check_start(model, str(file))
+
+
 def broken(change):
     cfg = wrapper()
     change(cfg)
@@ -196,12 +217,36 @@ def broken(change):
      'set in_channels=32'),
     (lambda c: c['detector']['backbone']['reducer'].update(num_queries=64),
      ValueError, 'set num_queries=1'),
+    (lambda c: c['detector']['neck'][1].pop('strides'), ValueError,
+     r'bbox_head works on strides \[8, 16, 32, 64, 128\], SimpleFPN gives '
+     r'\[4, 8, 16, 32, 64\]'),
+    (lambda c: c['detector']['neck'][1].update(num_outs=4), ValueError,
+     'set its strides and num_outs accordingly'),
+    (lambda c: c['detector']['backbone'].update(patch_size=8), ValueError,
+     'set patch_size=8'),
     (lambda c: c['detector']['neck'].pop(0), ValueError,
      'LLFNeck.*the first neck is SimpleFPN'),
 ])
 def test_bad_configs(change, error, message):
     with pytest.raises(error, match=message):
         build(broken(change))
+
+
+def test_strides_of_rois():
+    cfg = wrapper(MASK)
+    cfg['detector']['roi_head']['mask_roi_extractor']['featmap_strides'] = [
+        8, 16, 32]
+    with pytest.raises(ValueError, match='mask_roi_extractor works on'):
+        build(cfg)
+
+
+def test_semi_supervised_detector():
+    cfg = dict(
+        type='SoftTeacher', detector=stock_model(
+            'faster_rcnn/faster-rcnn_r50_fpn_1x_coco', dict(CROPR)),
+        semi_train_cfg=dict(freeze_teacher=True), semi_test_cfg=dict())
+    with pytest.raises(ValueError, match="'SoftTeacher' holds detectors"):
+        build(dict(wrapper(), detector=cfg))
 
 
 def test_reducer_without_queries():
