@@ -8,8 +8,7 @@ from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
 from mmcropr.utils.checkpoint import check_start
-from mmcropr.utils.data import (check_annotations, check_data,
-                                check_start_files)
+from mmcropr.utils.data import check_annotations, check_data, check_start_files
 from mmcropr.utils.dist import is_first_process, use_cpu_processes
 
 

@@ -5,8 +5,7 @@ import pytest
 from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 
-from mmcropr.utils.data import (check_annotations, check_data,
-                                check_start_files)
+from mmcropr.utils.data import check_annotations, check_data, check_start_files
 from tests.utils import tiny_detector_config
 
 

@@ -71,13 +71,13 @@ def analyse(config: str, shape: tuple) -> Dict[str, Any]:
     backbone, image = model.backbone, (1, model.backbone.in_channels, *shape)
     patch = backbone.trunk.patch_size
     grid = tuple(-(-size // p) for size, p in zip(shape, patch))
+    llf = getattr(getattr(model, 'neck', None), 'llf', True)
     result = dict(
         config=config,
         shape=list(shape),
         params=sum(p.numel() for p in Encoder(model).parameters()),
         **count_macs(Encoder(model), image),
-        tokens_per_block=tokens_per_block(
-            backbone, grid, llf=getattr(getattr(model, 'neck', None), 'llf', True)))
+        tokens_per_block=tokens_per_block(backbone, grid, llf))
     result['model'] = dict(
         params=sum(p.numel() for p in model.parameters()))
     whole = WholeModel(model)
