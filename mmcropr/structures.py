@@ -111,6 +111,9 @@ class TokenState:
             grid in every current one; else None.
         size: How many tokens each current one stands for in attention,
             prefix first, (B, P + K); None where all count once.
+        mask: Which current tokens are real, prefix first, (B, P + K), where
+            images keep different numbers; the others fill up and nothing
+            attends to them. None where all are.
         pruned: What left, step by step.
         routes: What auxiliary heads learn from, in training.
         stats: Statistics of the block just run, and values worth keeping.
@@ -129,6 +132,7 @@ class TokenState:
     source: Optional[Tensor] = None
     mixture: Optional[Tensor] = None
     size: Optional[Tensor] = None
+    mask: Optional[Tensor] = None
     pruned: List[Pruned] = field(default_factory=list)
     routes: List[Route] = field(default_factory=list)
     stats: Dict[str, Any] = field(default_factory=dict)
@@ -192,6 +196,30 @@ class TokenState:
             [prefix.expand(len(kept), -1), kept + num_prefix], dim=1)
         self.x = take_rows(self.x, rows)
         self.index = index.gather(1, kept)
+
+    def sample(self, rows: Tensor, valid: Tensor) -> None:
+        """Keep some patches of every image, up to M; the rest leaves.
+
+        Args:
+            rows: Which current patches stay, (B, M), and anything where not
+                ``valid``.
+            valid: Which of the M are real, (B, M). A valid row is there only
+                once.
+        """
+        length, source = self.num_current, self._slot_of_patches()
+        batch, count = rows.shape
+        places = torch.arange(count, device=rows.device).expand(batch, -1)
+        new = rows.new_full((batch, length + 1), -1)
+        new = new.scatter(1, torch.where(valid, rows, length), places)
+        there = source >= 0
+        self.source = torch.where(
+            there, new.gather(1, source.clamp(min=0)), source)
+        left = torch.where(there & (self.source < 0), source, -1)
+        patches, index = self.x[:, self.num_prefix:], self.raster_index()
+        self.pruned.append(Pruned(patches, index, self.module, left))
+        prefix = torch.ones_like(valid[:, :1]).expand(-1, self.num_prefix)
+        self.mask = torch.cat([prefix, valid], dim=1)
+        self._replace(take_rows(patches, rows), rows)
 
     def merge(self, patches: Tensor, slots: Tensor, index: Tensor) -> None:
         """Replace the patches by fewer, each standing for some of them.
@@ -279,7 +307,7 @@ class TokenState:
     def restore(self) -> 'TokenState':
         """Put every token back in its place (:meth:`full`)."""
         self.x, self.index = self.full(), None
-        self.source = self.mixture = self.size = None
+        self.source = self.mixture = self.size = self.mask = None
         return self
 
     def finish(self) -> Tensor:

@@ -52,7 +52,7 @@ def shrink_backbone(backbone: ConfigDict) -> None:
     if backbone.get('reducer'):
         for key in ('keep', 'modules', 'tpr', 'align'):
             backbone.reducer.pop(key, None)
-        backbone.reducer.rate = 2 if patch == 16 else 12
+        backbone.reducer.update(rate=2 if patch == 16 else 12, align=1)
         if backbone.reducer.get('num_queries', 1) > 1:
             backbone.reducer.num_queries = (SIZE // patch)**2
 

@@ -63,6 +63,7 @@ def run(model: CroprViT, x: torch.Tensor) -> tuple:
         else:
             state = model._step(number, state, plan.get(number))
             outputs.append(state.x)
+        state.stats.setdefault('sources', []).append(state.source)
     return outputs + [state.finish_block()], state
 
 
@@ -272,3 +273,36 @@ def test_k_medoids_with_equal_weights(monkeypatch):
         distance, torch.ones(2, 16), first, module.iters)
     assert medoids.equal(vectors['out.equal.centers'])
     assert clusters.equal(vectors['out.equal.assign'])
+
+
+def test_ats():
+    """Fillings lie elsewhere in ours, so real tokens are compared."""
+    vectors = load('ats')
+    modules = [int(i) for i in vectors['cfg.locs']]
+    model = build(vectors, type='mmcropr.ATS', modules=modules,
+                  keep=[int(k) for k in vectors['cfg.sample_count']])
+    x = vectors['in.x'].clone().requires_grad_()
+    outputs, state = run(model, x)
+    loss = 0.
+    for number, found in enumerate(outputs):
+        wanted = vectors[f'out.blk{number}.x']
+        if number < modules[0]:
+            check(found, wanted)
+            continue
+        last = max(i for i in modules if i <= number)
+        kept = vectors[f'derived.blk{last}.kept_patches']
+        for image in range(len(x)):
+            # Ours at this stage, by the places of their patches
+            places = kept[image][kept[image] >= 0]
+            assert vectors[f'out.blk{number}.mask'][image].sum() == (
+                len(places) + 1)
+            slots = state.stats['sources'][last][image, places]
+            assert (slots >= 0).all()
+            rows = torch.cat([slots.new_zeros(1), slots + 1])
+            check(found[image, rows], wanted[image, :len(rows)],
+                  what=f'block {number}')
+            if number == len(outputs) - 1:
+                cot = vectors['in.cot'][image, :len(rows)]
+                loss = loss + (found[image, rows] * cot).sum()
+    loss.backward()
+    check(x.grad, vectors['out.grad.x'], 1e-4)

@@ -60,7 +60,7 @@ class Trunk:
         self.patch_size: Tuple[int, int] = tuple(vit.patch_embed.patch_size)
         self.grid: Tuple[int, int] = tuple(vit.patch_embed.grid_size)
         self.has_class_token = getattr(vit, 'cls_token', None) is not None
-        self._taps: Dict[int, Tuple[Tap, Tap]] = {}
+        self._taps: Dict[int, Tuple[Tap, ...]] = {}
         self._kinds: Dict[int, Tuple[str, ...]] = {}
 
     def embed(self, image: Tensor) -> TokenState:
@@ -112,10 +112,16 @@ class Trunk:
     @staticmethod
     def mask_of(state: TokenState) -> Optional[Tensor]:
         """What is added to the attention logits, (B, 1, 1, P + K): a token
-        that stands for n of them counts n times (ToMe); None if none does."""
-        if state.size is None:
+        that stands for n of them counts n times (ToMe), one that only fills
+        up not at all; None if there are neither."""
+        if state.size is None and state.mask is None:
             return None
-        return state.size.log()[:, None, None].to(state.x.dtype)
+        bias = torch.zeros_like(state.x[..., 0])
+        if state.size is not None:
+            bias = bias + state.size.log().to(bias.dtype)
+        if state.mask is not None:
+            bias = bias.masked_fill(~state.mask, -torch.inf)
+        return bias[:, None, None]
 
     def _run(self, function: Any, *args: Any) -> Tensor:
         if self.with_cp and torch.is_grad_enabled():
@@ -187,14 +193,17 @@ class Trunk:
                 patches, mean over heads, (B, K); 'received_attention', what
                 each patch gets of all tokens' attention, summed over heads,
                 (B, K); 'keys' of all tokens without position, mean over
-                heads, (B, P + K, D / heads).
+                heads, (B, P + K, D / heads); 'significance', the class
+                token's attention to a patch times the norm of its value,
+                summed over heads, (B, K).
             gradient: Whether with their gradient.
 
         Raises:
             ValueError: If the class token's attention is asked for and there
                 is none, or a gradient with checkpointing.
         """
-        if 'cls_attention' in kinds and not self.has_class_token:
+        asks_class = {'cls_attention', 'significance'} & set(kinds)
+        if asks_class and not self.has_class_token:
             raise ValueError(
                 f'{type(self.vit).__name__} without a class token has no '
                 'class attention to score by; use an arch with a class token '
@@ -206,15 +215,20 @@ class Trunk:
         taps = (Tap(not gradient), Tap(not gradient))
         attn.q_norm.register_forward_hook(taps[0])
         attn.k_norm.register_forward_hook(taps[1])
+        if 'significance' in kinds:
+            entrance = Tap()
+            attn.register_forward_pre_hook(
+                lambda module, args: entrance(module, None, args[0]))
+            taps += (entrance, )
         self._taps[number], self._kinds[number] = taps, tuple(kinds)
 
-    def _arm(self, number: int) -> Optional[Tuple[Tap, Tap]]:
+    def _arm(self, number: int) -> Optional[Tuple[Tap, ...]]:
         taps = self._taps.get(number)
-        if taps is not None:
-            taps[0].armed = taps[1].armed = True
+        for tap in taps or ():
+            tap.armed = True
         return taps
 
-    def _read(self, number: int, taps: Optional[Tuple[Tap, Tap]],
+    def _read(self, number: int, taps: Optional[Tuple[Tap, ...]],
               state: TokenState, rope: Optional[Tensor]) -> None:
         """Turn what the taps hold, (B, heads, M, D / heads), into the
         statistics of a block."""
@@ -237,10 +251,29 @@ class Trunk:
         if 'cls_attention' in kinds:
             found = weights(query[:, :, :1])
             state.stats['cls_attention'] = found.mean(1)[:, 0]
+        if 'significance' in kinds:
+            values = self._values(attn, taps[2].take())[:, :, self.num_prefix:]
+            found = weights(query[:, :, :1])[:, :, 0]
+            state.stats['significance'] = (
+                found * values.float().norm(dim=-1)).sum(1)
         if 'received_attention' in kinds:
             state.stats['received_attention'] = sum(
                 weights(rows).sum((1, 2))
                 for rows in query.split(QUERIES_AT_ONCE, dim=2))
+
+    @staticmethod
+    def _values(attn: nn.Module, x: Tensor) -> Tensor:
+        """Values (B, heads, M, D / heads) from what a block's attention gets,
+        as every way of timm to make them does."""
+        if getattr(attn, 'qkv', None) is None:
+            values = attn.v_proj(x)
+        else:
+            dim = attn.qkv.weight.shape[0] // 3
+            bias = getattr(attn, 'v_bias', None)
+            if bias is None and attn.qkv.bias is not None:
+                bias = attn.qkv.bias[2 * dim:]
+            values = F.linear(x, attn.qkv.weight[2 * dim:], bias)
+        return values.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2)
 
     def _turn(self, x: Tensor, attn: nn.Module,
               rope: Optional[Tensor]) -> Tensor:

@@ -1,4 +1,5 @@
 # Copyright (c) mmcropr contributors.
+from .ats import ATS
 from .base import SoftMerger, TokenReducer, TopKPruner
 from .baselines import AttnTopK, Random, TopK, Variance
 from .cropr import Cropr, NonSalient
@@ -14,5 +15,6 @@ from .tome import ToMe
 __all__ = [
     'TokenReducer', 'TopKPruner', 'SoftMerger', 'PruningSchedule', 'Cropr',
     'NonSalient', 'Random', 'Variance', 'AttnTopK', 'TopK', 'PatchMerger',
-    'SiT', 'Sinkhorn', 'DPCKNN', 'KMedoids', 'EViT', 'ToMe'
+    'SiT', 'Sinkhorn', 'DPCKNN', 'KMedoids', 'EViT', 'ToMe',
+    'ATS'
 ]
