@@ -78,6 +78,20 @@ def randomise_layer_scale(vit: torch.nn.Module) -> None:
             torch.nn.init.uniform_(parameter, 0.3, 1.5)
 
 
+def _merge(cfg: Config, sizes: dict, work_dir: Path, options: dict) -> None:
+    """Small sizes, 2 epochs, every iteration logged, and what a test asks."""
+    cfg.merge_from_dict({
+        'work_dir': str(work_dir),
+        'randomness.seed': 0,
+        'train_cfg.max_epochs': 2,
+        'train_cfg.val_interval': 2,
+        'param_scheduler.1.end': 2,
+        'default_hooks.logger.interval': 1,
+        **sizes,
+        **{key.replace('__', '.'): value for key, value in options.items()},
+    })
+
+
 def tiny_digits_config(digits: Path, work_dir: Path, **options: Any) -> Config:
     """The Cropr config of the digits scenes, shrunk to 64 px images, a model
     of 6 blocks and 4 modules, 2 epochs of 4 iterations, without augmentation.
@@ -89,9 +103,7 @@ def tiny_digits_config(digits: Path, work_dir: Path, **options: Any) -> Config:
     """
     name = 'cropr-r30_digits-eva_linear_1xb32-15e_digits-scenes-96x96.py'
     cfg = Config.fromfile(ROOT / 'configs/cropr' / name)
-    cfg.merge_from_dict({
-        'work_dir': str(work_dir),
-        'randomness.seed': 0,
+    _merge(cfg, {
         'model.data_preprocessor.size': (64, 64),
         'model.backbone.img_size': 64,
         'model.backbone.arch.embed_dim': 32,
@@ -100,15 +112,7 @@ def tiny_digits_config(digits: Path, work_dir: Path, **options: Any) -> Config:
         'model.backbone.reducer.num_queries': 64,
         'model.decode_head.in_channels': 32,
         'model.auxiliary_head.in_channels': 32,
-        'train_cfg.max_epochs': 2,
-        'train_cfg.val_interval': 2,
-        'param_scheduler.1.end': 2,
-        'default_hooks.logger.interval': 1,
-        **{
-            key.replace('__', '.'): value
-            for key, value in options.items()
-        },
-    })
+    }, work_dir, options)
     _use_data(cfg, digits)
     return cfg
 
@@ -126,24 +130,14 @@ def tiny_detector_config(digits: Path, work_dir: Path,
     name = 'cropr-early_mask-rcnn_digits-eva_1xb16-6e_digits-scenes-96x96.py'
     cfg = Config.fromfile(ROOT / 'configs/cropr' / name)
     backbone = 'model.detector.backbone'
-    cfg.merge_from_dict({
-        'work_dir': str(work_dir),
-        'randomness.seed': 0,
+    _merge(cfg, {
         f'{backbone}.img_size': 64,
         f'{backbone}.arch.embed_dim': 32,
         f'{backbone}.arch.num_heads': 2,
         f'{backbone}.reducer.keep': [40, 16],
         'model.detector.neck.1.in_channels': 32,
         'model.auxiliary_head.in_channels': 32,
-        'train_cfg.max_epochs': 2,
-        'train_cfg.val_interval': 2,
-        'param_scheduler.1.end': 2,
-        'default_hooks.logger.interval': 1,
-        **{
-            key.replace('__', '.'): value
-            for key, value in options.items()
-        },
-    })
+    }, work_dir, options)
     del cfg.model.detector.init_cfg
     _use_data(cfg, digits)
     cfg.val_evaluator.ann_file = str(
@@ -164,23 +158,13 @@ def tiny_classifier_config(digits: Path, work_dir: Path,
     """
     name = 'cropr-early_digits-eva_1xb32-15e_digits-classes-96x96.py'
     cfg = Config.fromfile(ROOT / 'configs/cropr' / name)
-    cfg.merge_from_dict({
-        'work_dir': str(work_dir),
-        'randomness.seed': 0,
+    _merge(cfg, {
         'model.backbone.img_size': 64,
         'model.backbone.arch.embed_dim': 32,
         'model.backbone.arch.num_heads': 2,
         'model.backbone.reducer.keep': [40, 16],
         'model.head.in_channels': 32,
-        'train_cfg.max_epochs': 2,
-        'train_cfg.val_interval': 2,
-        'param_scheduler.1.end': 2,
-        'default_hooks.logger.interval': 1,
-        **{
-            key.replace('__', '.'): value
-            for key, value in options.items()
-        },
-    })
+    }, work_dir, options)
     _use_data(cfg, digits)
     return cfg
 

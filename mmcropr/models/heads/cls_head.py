@@ -3,7 +3,7 @@ from typing import Any, Optional
 
 import torch
 from mmpretrain.models.heads import LinearClsHead
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmcropr.registry import MODELS
 from mmcropr.structures import FeatureMaps, TokenState
@@ -12,7 +12,18 @@ from .auxiliary_head import AuxiliaryHead
 
 
 class ClsAuxiliary(AuxiliaryHead):
-    """Auxiliary predictions of an image's class, one query per module."""
+    """Auxiliary predictions of an image's class, one query per module.
+
+    Args:
+        criterion: The main loss, as mmpretrain's heads call it.
+        args: See :class:`AuxiliaryHead`.
+        kwargs: See :class:`AuxiliaryHead`.
+    """
+
+    def __init__(self, criterion: nn.Module, *args: Any,
+                 **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._criterion = (criterion, )  # the main head's, not a part of this
 
     def check_backbone(self, backbone: Any) -> None:
         super().check_backbone(backbone)
@@ -31,7 +42,8 @@ class ClsAuxiliary(AuxiliaryHead):
         return torch.cat([s.gt_label for s in batch_data_samples])
 
     def loss_by_logits(self, logits: Tensor, targets: Tensor) -> dict:
-        raise NotImplementedError('the loss is that of the main head')
+        return dict(loss=self._criterion[0](
+            logits[:, 0], targets, avg_factor=len(logits)))
 
 
 @MODELS.register_module()
@@ -62,7 +74,8 @@ class CroprClsHead(LinearClsHead):
                  **kwargs: Any) -> None:
         super().__init__(num_classes, in_channels, init_cfg, **kwargs)
         self.auxiliary = ClsAuxiliary(
-            in_channels, num_classes, num_modules, mlp_ratio=mlp_ratio)
+            self.loss_module, in_channels, num_classes, num_modules,
+            mlp_ratio=mlp_ratio)
 
     def loss(self, feats: FeatureMaps, data_samples: list,
              **kwargs: Any) -> dict:
@@ -73,8 +86,6 @@ class CroprClsHead(LinearClsHead):
             data_samples: ``DataSample`` of every image.
         """
         losses = super().loss(feats, data_samples, **kwargs)
-        targets = self.auxiliary.targets(feats, data_samples)
-        for i, logits in enumerate(self.auxiliary(feats)):
-            losses[f'aux.module{i}.loss'] = self.loss_module(
-                logits[:, 0], targets, avg_factor=len(logits), **kwargs)
+        extra = self.auxiliary.loss(feats, data_samples)
+        losses.update({f'aux.{key}': value for key, value in extra.items()})
         return losses

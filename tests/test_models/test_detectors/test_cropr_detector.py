@@ -154,6 +154,9 @@ def test_hooks_of_mmdet():
     runner.train_dataloader.dataset = Runner()
     runner.train_dataloader.dataset.metainfo = dict(classes=list('abcdefg'))
     hook.before_train_epoch(runner)
+    runner.train_dataloader.dataset.metainfo = dict(classes=list('abc'))
+    with pytest.raises(AssertionError, match='does not match'):
+        hook.before_train_epoch(runner)
 
 
 def test_copies_stand_alone():
