@@ -21,19 +21,22 @@ class Aggregator(nn.Module):
 
     Args:
         dim: Channels D.
-        mlp_ratio: Hidden width of the MLP / D.
+        mlp_ratio: Hidden width of the MLP / D; 0 leaves it out (an ablation
+            of the paper).
     """
 
     def __init__(self, dim: int, mlp_ratio: float = 4.) -> None:
         super().__init__()
-        self.norm = LayerNorm(dim)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        self.norm, self.mlp = None, None
+        if mlp_ratio:
+            self.norm = LayerNorm(dim)
+            self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
     def forward(self, route: Route) -> Tensor:
         """Logits (B, Q, M) and tokens (B, M, D) -> (B, Q, D)."""
         scale = 1 / math.sqrt(route.tokens.shape[-1])
         x = (route.logits * scale).softmax(-1) @ route.tokens
-        return x + self.mlp(self.norm(x))
+        return x if self.mlp is None else x + self.mlp(self.norm(x))
 
 
 class AuxiliaryHead(BaseModule):
@@ -46,7 +49,7 @@ class AuxiliaryHead(BaseModule):
         in_channels: Channels D of the tokens.
         num_classes: Classes of the task.
         num_modules: Number of Cropr modules of the backbone, L - 2 with LLF.
-        mlp_ratio: Hidden width of the aggregators' MLP / D.
+        mlp_ratio: Hidden width of the aggregators' MLP / D, 0 for none.
         init_cfg: As of every mmengine module.
 
     Raises:

@@ -26,10 +26,17 @@ class Cropr(TopKPruner):
         embed_dim: Channels D of the tokens.
         num_queries: Number of queries Q: 1 for classification and detection,
             one per patch of the training crop for segmentation.
+        selection: 'topk' keeps the highest scores; 'sample' draws the kept
+            patches without replacement from the query's attention (an
+            ablation of the paper), at test time too, from torch's global
+            generator.
+        stop_gradient: Whether auxiliary losses stop at the tokens; False
+            lets them reach the backbone (an ablation of the paper).
         init_cfg: As of every mmengine module.
 
     Raises:
-        ValueError: If ``num_queries`` is below 1.
+        ValueError: If ``num_queries`` is below 1, ``selection`` is neither,
+            or several queries shall sample.
     """
 
     auxiliary = True
@@ -38,8 +45,17 @@ class Cropr(TopKPruner):
     def __init__(self,
                  embed_dim: int,
                  num_queries: int = 1,
+                 selection: str = 'topk',
+                 stop_gradient: bool = True,
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(embed_dim, init_cfg)
+        if selection not in ('topk', 'sample'):
+            raise ValueError("selection must be 'topk' or 'sample', got "
+                             f'{selection!r}')
+        if selection == 'sample' and num_queries != 1:
+            raise ValueError("selection='sample' draws from the attention of "
+                             f'one query, got num_queries={num_queries}')
+        self.selection, self.stop_gradient = selection, stop_gradient
         if num_queries < 1:
             raise ValueError(f'num_queries must be 1 or more (1 for image-'
                              f'level tasks, h * w for segmentation), got '
@@ -56,7 +72,13 @@ class Cropr(TopKPruner):
         with torch.autocast(state.x.device.type, enabled=False):
             folded = self.queries.float().sum(0) * self.sign
             scores = state.x.float() @ folded
-        return scores[:, state.num_prefix:]
+        scores = scores[:, state.num_prefix:]
+        if self.selection == 'sample':
+            # The highest of log-probabilities with Gumbel noise are a draw
+            # without replacement (the softmax's constant changes nothing).
+            noise = torch.empty_like(scores).exponential_().log()
+            scores = scores / self.embed_dim**.5 - noise
+        return scores
 
     @torch.no_grad()
     def fold(self) -> None:
@@ -66,7 +88,7 @@ class Cropr(TopKPruner):
 
     def forward(self, state: TokenState, length: int) -> TokenState:
         if self.training:
-            tokens = state.x.detach()
+            tokens = state.x.detach() if self.stop_gradient else state.x
             logits = self.queries @ tokens.transpose(1, 2)
             state.routes.append(Route(logits, tokens))
         return super().forward(state, length)

@@ -109,3 +109,13 @@ def test_one_query():
         head().check_backbone(backbone)
     with pytest.raises(ValueError, match='num_queries=16'):
         head().loss(state, [Sample([0])] * 3)
+
+
+def test_aggregator_without_its_mlp():
+    _, state = backbone_state()
+    module = head(mlp_ratio=0)
+    assert not [n for n, _ in module.named_parameters() if 'mlp' in n]
+    route = state.routes[0]
+    wanted = (route.logits / 32**.5).softmax(-1) @ route.tokens
+    torch.testing.assert_close(module.aggregators[0](route), wanted)
+    module.loss(state, [Sample([0])] * 3)

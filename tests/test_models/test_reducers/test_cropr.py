@@ -143,3 +143,38 @@ def test_initial_queries():
 def test_refuses(num_queries):
     with pytest.raises(ValueError, match=f'1 or more.*got {num_queries}'):
         Cropr(16, num_queries=num_queries)
+
+
+def test_sampling_draws_from_the_attention():
+    """How often a patch is the first to stay is its attention."""
+    torch.manual_seed(0)
+    reducer = Cropr(16, selection='sample').eval()
+    state = make_state(16, num_prefix=1)
+    state.x = state.x[:1, :6].expand(20000, -1, -1)
+    logits = (state.x[0, 1:] @ reducer.queries[0]) / 4
+    with torch.no_grad():
+        first = reducer.score(state).argmax(1)
+    share = torch.bincount(first, minlength=5) / 20000
+    assert (share - logits.softmax(0)).abs().max() < 0.015
+    again = reducer.score(state)
+    assert not again.equal(reducer.score(state)), 'a new draw every time'
+
+
+@pytest.mark.parametrize('stop', [True, False])
+def test_stop_gradient(stop):
+    reducer, state = Cropr(16, stop_gradient=stop).train(), make_state(16)
+    state.x.requires_grad_()
+    x = state.x
+    reducer(state, 20)
+    route = state.routes[0]
+    assert route.tokens.requires_grad != stop
+    (route.logits.sum() + route.tokens.sum()).backward()
+    assert (x.grad is None) == stop
+    assert reducer.queries.grad is not None
+
+
+def test_unknown_selection():
+    with pytest.raises(ValueError, match="'topk' or 'sample', got 'all'"):
+        Cropr(16, selection='all')
+    with pytest.raises(ValueError, match='one query, got num_queries=5'):
+        Cropr(16, selection='sample', num_queries=5)

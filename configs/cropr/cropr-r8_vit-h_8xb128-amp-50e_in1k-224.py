@@ -1,0 +1,9 @@
+_base_ = '../no_pruning/vit-h_8xb128-amp-50e_in1k-224.py'
+model = dict(
+    backbone=dict(
+        reducer=dict(
+            type='mmcropr.Cropr',
+            rate=8,
+            align=8,
+            num_queries=1)),
+    head=dict(type='mmcropr.CroprClsHead', num_modules=30))
