@@ -1,0 +1,2 @@
+_base_ = '../no_pruning/eva02-l_linear_1xb8-amp-64e_ade20k-512x512.py'
+model = dict(backbone=dict(reducer=dict(type='mmcropr.ATS', rate=40)))
