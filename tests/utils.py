@@ -1,6 +1,7 @@
 # Copyright (c) mmcropr contributors.
 """Shared by the tests: reference vectors, tiny models, tools as modules."""
 import importlib.util
+import inspect
 import json
 import sys
 from pathlib import Path
@@ -15,8 +16,16 @@ from mmengine.visualization import Visualizer
 from safetensors import safe_open
 from torch import Tensor
 
+from mmcropr.models.reducers import TokenReducer
+from mmcropr.registry import MODELS
+
 ROOT = Path(__file__).resolve().parents[1]
 VECTORS = ROOT / 'tests/data/vectors'
+# Every registered method, those of a new file too
+REDUCERS = sorted(
+    name for name, cls in MODELS.module_dict.items()
+    if isinstance(cls, type) and issubclass(cls, TokenReducer)
+    and not inspect.isabstract(cls))
 TINY = dict(family='vit', embed_dim=32, depth=4, num_heads=2)
 TINY_EVA = dict(
     family='eva',

@@ -5,7 +5,7 @@ from torch import nn
 
 from mmcropr.models import CroprViT, LLFNeck
 from mmcropr.utils.versions import version_tuple
-from tests.utils import TINY, TINY_EVA
+from tests.utils import REDUCERS, TINY, TINY_EVA
 
 pytestmark = pytest.mark.skipif(
     version_tuple(torch.__version__) < (2, 4),
@@ -13,12 +13,11 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.mark.parametrize('arch', [TINY, TINY_EVA], ids=['vit', 'eva'])
-@pytest.mark.parametrize(
-    'kind', ['Cropr', 'NonSalient', 'Random', 'Variance', 'AttnTopK'])
+@pytest.mark.parametrize('kind', REDUCERS)
 def test_one_graph(kind, arch):
     """Backbone and neck are one graph with the same result."""
     torch._dynamo.reset()
-    reducer = dict(type=f'mmcropr.{kind}', rate=4)
+    reducer = dict(type=f'mmcropr.{kind}', rate=4, align=1)
     model = nn.Sequential(
         CroprViT(arch, img_size=64, out_type='tokens', reducer=reducer),
         LLFNeck()).eval()

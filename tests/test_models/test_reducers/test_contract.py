@@ -1,15 +1,12 @@
 # Copyright (c) mmcropr contributors.
 """What every registered reducer must do, whichever family runs it. A new one
 is covered without an edit here."""
-import inspect
-
 import pytest
 import torch
 
 from mmcropr.models import CroprViT, LLFNeck
-from mmcropr.models.reducers import TokenReducer
 from mmcropr.registry import MODELS
-from tests.utils import TINY, TINY_EVA, randomise_layer_scale
+from tests.utils import REDUCERS, TINY, TINY_EVA, randomise_layer_scale
 
 ARCHS = {
     'vit': TINY,
@@ -18,10 +15,6 @@ ARCHS = {
         TINY, init_values=1e-5, reg_tokens=4, no_embed_class=True),
     'eva': TINY_EVA,
 }
-REDUCERS = sorted(
-    name for name, cls in MODELS.module_dict.items()
-    if isinstance(cls, type) and issubclass(cls, TokenReducer)
-    and not inspect.isabstract(cls))
 SIZE = (64, 96)  # 4 x 6 patches
 KEEP = [20, 14]
 
