@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 
 from mmcropr.utils.checkpoint import check_checkpoint
 from mmcropr.utils.data import check_data
-from mmcropr.utils.dist import use_cpu_processes
+from mmcropr.utils.dist import leave_processes, use_cpu_processes
 
 
 def parse_args() -> argparse.Namespace:
@@ -106,6 +106,7 @@ def main() -> None:
         runner.test_evaluator.metrics.append(
             DumpResults(out_file_path=args.out))
     runner.test()
+    leave_processes()
 
 
 if __name__ == '__main__':

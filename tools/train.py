@@ -9,7 +9,8 @@ from mmengine.runner import Runner
 
 from mmcropr.utils.checkpoint import check_start
 from mmcropr.utils.data import check_annotations, check_data, check_start_files
-from mmcropr.utils.dist import is_first_process, use_cpu_processes
+from mmcropr.utils.dist import (is_first_process, leave_processes,
+                                use_cpu_processes)
 
 
 def parse_args() -> argparse.Namespace:
@@ -84,6 +85,7 @@ def main() -> None:
         except ValueError as error:
             raise SystemExit(f'error: {error}') from error
     runner.train()
+    leave_processes()
 
 
 if __name__ == '__main__':

@@ -33,3 +33,10 @@ def use_cpu_processes(cfg: Config) -> None:
             device_ids=None,
             broadcast_buffers=False,
             find_unused_parameters=cfg.get('find_unused_parameters', False)))
+
+
+def leave_processes() -> None:
+    """Leave the process group, if there is one. A process that ends within it
+    can be aborted by the threads of its backend."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
