@@ -165,15 +165,16 @@ def tiny_classifier_config(digits: Path, work_dir: Path,
         work_dir: Of the run.
         options: Further dotted settings, with '__' for the dots.
     """
-    name = 'cropr-early_digits-eva_1xb32-15e_digits-classes-96x96.py'
+    name = 'cropr-tpr78_digits-eva_1xb32-8e_digits-classes-96x96.py'
     cfg = Config.fromfile(ROOT / 'configs/cropr' / name)
     _merge(cfg, {
         'model.backbone.img_size': 64,
         'model.backbone.arch.embed_dim': 32,
         'model.backbone.arch.num_heads': 2,
-        'model.backbone.reducer.keep': [40, 16],
+        'model.backbone.reducer.keep': [40, 24, 16],
         'model.head.in_channels': 32,
     }, work_dir, options)
+    del cfg.model.init_cfg
     _use_data(cfg, digits)
     return cfg
 

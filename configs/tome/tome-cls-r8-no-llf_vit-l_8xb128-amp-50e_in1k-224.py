@@ -1,9 +1,3 @@
-_base_ = '../no_pruning/vit-l_8xb128-amp-50e_in1k-224.py'
-model = dict(
-    backbone=dict(
-        reducer=dict(
-            type='mmcropr.ToMe',
-            rate=8,
-            align=4,
-            modules=list(range(23)))),
-    neck=dict(llf=False, pool='cls'))
+# With the class token, as in ToMe's own paper
+_base_ = './tome-r8-no-llf_vit-l_8xb128-amp-50e_in1k-224.py'
+model = dict(neck=dict(pool='cls'))

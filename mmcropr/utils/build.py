@@ -29,9 +29,12 @@ def plain_model(model_cfg: ConfigDict) -> ConfigDict:
                                  wrapper.data_preprocessor)
     model_cfg.pop('auxiliary_head', None)
     head = model_cfg.get('head')
-    if head is not None and _is(head.type, 'CroprClsHead'):
+    if head is not None and any(
+            _is(head.type, name)
+            for name in ('CroprClsHead', 'DynamicViTClsHead')):
         head.type = 'mmpretrain.LinearClsHead'
-        for key in ('num_modules', 'mlp_ratio'):
+        for key in ('num_modules', 'mlp_ratio', 'num_heads', 'class_weight',
+                    'auxiliary'):
             head.pop(key, None)
     return model_cfg
 

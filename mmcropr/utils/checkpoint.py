@@ -49,7 +49,8 @@ def check_start(model: nn.Module, path: str) -> None:
 
 
 def check_checkpoint(model: nn.Module, path: str) -> None:
-    """Raise a ValueError unless a file holds all weights of a model.
+    """Raise a ValueError unless a file holds all weights of a model, and no
+    others of reducers.
 
     mmengine loads what fits and only logs the rest, so a foreign checkpoint
     would be tested with random weights. What only training needs (auxiliary
@@ -77,6 +78,16 @@ def check_checkpoint(model: nn.Module, path: str) -> None:
             f'{path} is a checkpoint of a CroprDetector, and the config is of '
             'the plain detector: give the config of the training, or convert '
             'both with tools/model_converters/strip_auxiliary.py.')
+    reducers = [key for key in wanted if 'backbone.reducers.' in key]
+    more = [
+        key for key in given if 'backbone.reducers.' in key
+        and reducers and key not in wanted
+    ]
+    if more:
+        raise ValueError(
+            f'{path} has {len(more)} weights of reducers that the config does '
+            f'not have ({", ".join(more[:3])}): another reducer, more modules,'
+            ' or num_heads is missing in the reducer.')
     if missing or other:
         raise ValueError(
             f'{path} is no checkpoint of this model: of {len(wanted)} weights '

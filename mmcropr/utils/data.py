@@ -151,7 +151,8 @@ def _broken_annotations(file: Path, classes: tuple) -> Dict[str, List[str]]:
 
 
 def check_start_files(cfg: Config) -> None:
-    """Raise unless the local files that ``init_cfg`` names are there.
+    """Raise unless the local files that ``init_cfg`` and ``teacher_ckpt``
+    name are there.
 
     Args:
         cfg: Config of a run. Its ``start_command``, if any, is quoted: what
@@ -161,22 +162,28 @@ def check_start_files(cfg: Config) -> None:
         FileNotFoundError: Naming the first that is missing.
     """
 
-    def walk(part: Any) -> None:
+    def walk(part: Any, place: str) -> None:
         if isinstance(part, (list, tuple)):
-            for item in part:
-                walk(item)
+            for number, item in enumerate(part):
+                walk(item, f'{place}.{number}')
         if not isinstance(part, dict):
             return
+        teacher = part.get('teacher_ckpt')
+        if isinstance(teacher, str) and not ('://' in teacher
+                                             or Path(teacher).is_file()):
+            raise FileNotFoundError(
+                f'no checkpoint at teacher_ckpt={teacher}; train the teacher '
+                'first, or leave teacher_config and teacher_ckpt out to learn '
+                'without one.')
         file = part.get('checkpoint')
         if part.get('type') == 'Pretrained' and isinstance(file, str) and not (
                 '://' in file or Path(file).is_file()):
             hint = cfg.get('start_command')
             raise FileNotFoundError(
                 f'no checkpoint at {file}, which the model starts from '
-                '(init_cfg). ' + (f'To make it: {hint}. ' if hint else '') +
-                'To start at random: --cfg-options with init_cfg=None where '
-                'the config has it.')
-        for item in part.values():
-            walk(item)
+                f'({place}). ' + (f'To make it: {hint}. ' if hint else '') +
+                f'To start at random: --cfg-options {place}=None')
+        for key, item in part.items():
+            walk(item, f'{place}.{key}')
 
-    walk(cfg.get('model'))
+    walk(cfg.get('model'), 'model')

@@ -31,6 +31,40 @@ def test_share():
         PruningCurriculumHook(share=1.5)
 
 
+def test_keep_rate_ramp_of_evit():
+    """rate = base + (1 - base) (1 + cos(pi t / T)) / 2 after the beginning."""
+    model = CroprViT(TINY, img_size=160, reducer=dict(
+        type='mmcropr.EViT', keep_rate=0.5, modules=[0, 1], align=1)).train()
+    for step in range(100):
+        model.set_progress(
+            curriculum(step, 100, share=0.4, begin=0.2, curve='cosine'))
+        t = min(max(step - 20, 0), 40)
+        rate = 0.5 + 0.5 * (1 + np.cos(np.pi * t / 40)) / 2
+        exact = [100 * rate, 100 * rate**2]
+        assert all(abs(n - 1 - e) <= 1 and n - 1 <= e + 1e-3
+                   for n, e in zip(model.lengths(), exact)), step
+    assert model.lengths() == [51, 26]
+    assert curriculum(5, 100, share=0., begin=0.1) == (0, 1)
+    assert curriculum(10, 100, share=0., begin=0.1) == (1, 1)
+
+
+@pytest.mark.parametrize('share, begin', [(.9, .1), (.8, .2), (.7, .3)])
+def test_ramps_that_fill_a_run(share, begin):
+    PruningCurriculumHook(share=share, begin=begin)
+    assert curriculum(99, 100, share, begin)[0] > 0
+    assert curriculum(100, 100, share, begin) == (1, 1)
+
+
+@pytest.mark.parametrize('options, message', [
+    (dict(begin=-.1), 'begin=-0.1'),
+    (dict(begin=.6), 'begin=0.6 and share=0.5'),
+    (dict(curve='step'), "one of linear, cosine, got 'step'"),
+])
+def test_ramps_that_do_not_exist(options, message):
+    with pytest.raises(ValueError, match=message):
+        PruningCurriculumHook(**options)
+
+
 class Spy(Hook):
     """Writes down the lengths that every training iteration uses."""
     priority = 'LOWEST'
@@ -137,7 +171,7 @@ def test_model_without_cropr_vit():
     ({'model.auxiliary_head.in_channels': 64}, 'in_channels=64, .*=32'),
     ({'model.auxiliary_head.num_classes': 5}, 'num_classes=5, .* 11'),
     ({'model.neck': None}, 'LLFNeck'),
-    ({'model.backbone.reducer': None}, 'remove auxiliary_head'),
+    ({'model.backbone.reducer': None}, 'remove this head'),
 ])  # yapf: disable
 def test_parts_that_do_not_fit(digits, tmp_path, change, message):
     cfg = tiny_digits_config(digits, tmp_path)

@@ -6,7 +6,9 @@ import torch
 from safetensors.torch import load_file
 
 from mmcropr.models import CroprViT
-from mmcropr.models.reducers import DPCKNN, KMedoids
+from mmcropr.models.heads.dynamic_vit_head import (class_loss, ratio_loss,
+                                                   token_loss)
+from mmcropr.models.reducers import DPCKNN, DynamicViT, KMedoids
 from mmcropr.models.reducers.k_medoids import cluster_medoids
 from mmcropr.models.reducers.tome import match_tokens
 from tests.utils import VECTORS, group
@@ -43,7 +45,8 @@ def build(vectors: dict, **reducer) -> CroprViT:
     for number, module in enumerate(model.reducers):
         own = {
             RENAMED.get(k, k): v
-            for k, v in group(state, f'cluster_layers.{number}.').items()
+            for name in ('cluster_layers', 'score_predictor')
+            for k, v in group(state, f'{name}.{number}.').items()
         }
         module.load_state_dict(own)  # strict
     return model
@@ -150,34 +153,44 @@ def test_dpc_knn_with_equal_weights(monkeypatch):
     check(state.x[:, 1:], vectors['out.equal.x'])
 
 
-def test_top_k():
-    """Ours keep their order, the reference sorts them by score."""
-    vectors = load('topk')
-    counts = [vectors[f'out.blk{int(i)}.idx'].shape[1]
-              for i in vectors['cfg.locs']]
-    model = build(vectors, type='mmcropr.TopK', keep=[c + 1 for c in counts],
-                  modules=[int(i) for i in vectors['cfg.locs']])
+def check_unfused(model, vectors, prefix=''):
+    """Outputs of methods that keep by class attention: ours keep their order,
+    the reference sorts them by score."""
     x = vectors['in.x'].clone().requires_grad_()
     outputs, state = run(model, x)
-    order = None
+    kept = order = torch.arange(16).expand(2, -1)
     for number, found in enumerate(outputs):
-        kept = vectors.get(f'derived.blk{number}.kept_patches')
-        if kept is not None:
+        index = vectors.get(f'out.{prefix}blk{number}.idx')
+        if index is not None:
+            # Where each of ours, in raster order, is in the reference
+            kept = kept.gather(1, index)
             order = kept.argsort(1)
-        wanted = vectors[f'out.blk{number}.x']
-        if order is not None:
-            rows = order[..., None].expand(-1, -1, wanted.shape[2])
-            wanted = torch.cat(
-                [wanted[:, :1], wanted[:, 1:].gather(1, rows)], dim=1)
-        check(found, wanted, what=f'block {number}')
-    last = int(vectors['cfg.locs'][-1])
-    kept = vectors[f'derived.blk{last}.kept_patches']
+        check(found, reordered(vectors[f'out.{prefix}blk{number}.x'], order),
+              what=f'block {number}')
     assert state.index.equal(kept.sort(1)[0])
-    cot = vectors['in.cot']
-    rows = order[..., None].expand(-1, -1, cot.shape[2])
-    cot = torch.cat([cot[:, :1], cot[:, 1:].gather(1, rows)], dim=1)
-    (outputs[-1] * cot).sum().backward()
+    return outputs, x, order
+
+
+def test_top_k():
+    vectors = load('topk')
+    modules = [int(i) for i in vectors['cfg.locs']]
+    counts = [vectors[f'out.blk{i}.idx'].shape[1] for i in modules]
+    model = build(vectors, type='mmcropr.TopK', keep=[c + 1 for c in counts],
+                  modules=modules)
+    outputs, x, order = check_unfused(model, vectors)
+    (outputs[-1] * reordered(vectors['in.cot'], order)).sum().backward()
     check(x.grad, vectors['out.grad.x'], 1e-4)
+
+
+@pytest.mark.parametrize('reducer', [
+    dict(type='mmcropr.EViT', fuse=False), dict(type='mmcropr.TopK')])
+def test_evit_without_fusion(reducer):
+    vectors = load('evit')
+    modules = [int(i) for i in vectors['cfg.locs']]
+    counts = [vectors[f'out.nofuse.blk{i}.idx'].shape[1] for i in modules]
+    model = build(vectors, keep=[c + 1 for c in counts], modules=modules,
+                  **reducer)
+    check_unfused(model, vectors, 'nofuse.')
 
 
 def reordered(wanted: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
@@ -222,33 +235,39 @@ def test_matching_of_to_me():
     assert two.kept.shape[1] == vectors['out.bsm_dist.x'].shape[1]
 
 
-def test_evit():
+@pytest.mark.parametrize('prefix', ['', 'tr.'])
+def test_evit(prefix):
     """The reference sorts kept patches by score and ours stay in order; the
-    fused token is the last of both."""
+    fused token is the last of both. It ends the lists of the second flavour,
+    as -1."""
     vectors = load('evit')
     modules = [int(i) for i in vectors['cfg.locs']]
-    counts = [vectors[f'out.blk{i}.idx'].shape[1] for i in modules]
-    model = build(vectors, type='mmcropr.EViT', keep=[c + 2 for c in counts],
-                  modules=modules)
+    indices = {i: vectors[f'out.{prefix}blk{i}.idx'] for i in modules}
+    if prefix:
+        assert all((index[:, -1] == -1).all() for index in indices.values())
+        indices = {i: index[:, :-1] for i, index in indices.items()}
+    model = build(
+        vectors, type='mmcropr.EViT', modules=modules,
+        keep=[index.shape[1] + 2 for index in indices.values()])
     x = vectors['in.x'].clone().requires_grad_()
     outputs, state = run(model, x)
     # Ours at stage j in terms of the slots of the reference
     order = torch.arange(16).expand(2, -1)
     for number, found in enumerate(outputs):
         if number in modules:
-            index = vectors[f'out.blk{number}.idx']
+            index = indices[number]
             ours = [
                 [index[b].tolist().index(s) for s in order[b].tolist()
                  if s in index[b].tolist()] + [index.shape[1]]
                 for b in range(2)]
             order = torch.tensor(ours)
-        wanted = vectors[f'out.blk{number}.x']
+        wanted = vectors[f'out.{prefix}blk{number}.x']
         check(found, reordered(wanted, order), what=f'block {number}')
-    cot = reordered(vectors['in.cot'], order)
-    (outputs[-1] * cot).sum().backward()
-    check(x.grad, vectors['out.grad.x'], 1e-4)
+    if not prefix:
+        (outputs[-1] * reordered(vectors['in.cot'], order)).sum().backward()
+        check(x.grad, vectors['out.grad.x'], 1e-4)
     assert order.gather(1, state.source).equal(
-        vectors['derived.patch_to_token'])
+        vectors[f'derived.{prefix}patch_to_token'])
 
 
 def test_k_medoids():
@@ -306,3 +325,88 @@ def test_ats():
                 loss = loss + (found[image, rows] * cot).sum()
     loss.backward()
     check(x.grad, vectors['out.grad.x'], 1e-4)
+
+
+def build_dynamic_vit(vectors):
+    return build(vectors, type='mmcropr.DynamicViT', keep=[12, 8],
+                 modules=[int(i) - 1 for i in vectors['cfg.locs']])
+
+
+def logits_of(vectors, tokens):
+    tokens = torch.nn.functional.layer_norm(
+        tokens, tokens.shape[-1:], vectors['param.norm.weight'],
+        vectors['param.norm.bias'], eps=float(vectors['cfg.ln_eps']))
+    return tokens, torch.nn.functional.linear(
+        tokens[:, 0], vectors['param.head.weight'], vectors['param.head.bias'])
+
+
+def test_dynamic_vit_at_test_time():
+    """Ours keep their order, the reference sorts them by score."""
+    vectors = load('dynamicvit')
+    model = build_dynamic_vit(vectors)
+    with torch.no_grad():
+        outputs, state = run(model, vectors['in.x'])
+    order = torch.arange(16).expand(2, -1)
+    for number, found in enumerate(outputs):
+        if number in (1, 2):
+            kept = vectors[f'derived.eval.pred{number - 1}.kept_patches']
+            order = kept.argsort(1)
+        check(found, reordered(vectors[f'out.eval.blk{number}.x'], order),
+              what=f'block {number}')
+    assert state.index.equal(kept.sort(1)[0])
+    check(logits_of(vectors, outputs[-1])[1], vectors['out.eval.logits'])
+    wanted = vectors['out.eval.pred0.logp']
+    patches = vectors['out.eval.blk0.x'][:, 1:]
+    with torch.no_grad():
+        found = model.reducers[0].predict(patches, torch.ones(2, 16))
+    check(found, wanted)
+
+
+def test_dynamic_vit_in_training(monkeypatch):
+    """Decisions, policy attention, losses and all gradients."""
+    vectors = load('dynamicvit')
+    draws = iter([vectors[f'in.train.gumbel{j}'] for j in range(2)])
+    monkeypatch.setattr(DynamicViT, 'noise', lambda self, x: next(draws))
+    model = build_dynamic_vit(vectors).train()
+    x = vectors['in.x'].clone().requires_grad_()
+    outputs, state = run(model, x)
+    for number, found in enumerate(outputs):
+        check(found, vectors[f'out.train.blk{number}.x'],
+              what=f'block {number}')
+    for number, decision in enumerate(state.routes):
+        wanted = vectors[f'out.train.pred{number}.decision'].round()
+        assert decision.keep.equal(wanted)
+    assert state.keep.equal(vectors['out.train.final_decision'].round())
+
+    tokens, logits = logits_of(vectors, outputs[-1])
+    check(logits, vectors['out.train.logits'])
+    check(tokens[:, 1:], vectors['out.train.features'])
+    shares = [(k - 1) / 16 for k in (12, 8)]
+    assert [d.share for d in state.routes] == shares
+    # The reference asks for 0.7 and 0.49, not for the share of whole tokens
+    decisions = [d._replace(share=float(s))
+                 for d, s in zip(state.routes, vectors['cfg.token_ratio'])]
+    teacher = vectors['in.loss.teacher_tokens']
+    keep = state.keep.detach()
+    found = dict(
+        ce=torch.nn.functional.cross_entropy(
+            logits, vectors['in.loss.labels']),
+        ratio=ratio_loss(decisions),
+        cls_kl=class_loss(logits, vectors['in.loss.teacher_logits']),
+        token_mse=token_loss(tokens[:, 1:], teacher, keep, 'mse'),
+        token_kl=token_loss(tokens[:, 1:], teacher, keep, 'kl'))
+    for name, value in found.items():
+        check(value, vectors[f'out.loss.{name}'], what=name)
+
+    ce, ratio, classes, token = vectors['cfg.loss_weights'].float()
+    total = (ce * found['ce'] + ratio * found['ratio']
+             + classes * found['cls_kl'] + token * found['token_mse'])
+    check(total, vectors['out.loss.total_mse'])
+    total.backward()
+    check(x.grad, vectors['out.grad.x'], 1e-4)
+    for number, module in enumerate(model.reducers):
+        wanted = group(vectors, f'out.grad.score_predictor.{number}.')
+        parameters = dict(module.named_parameters())
+        assert wanted.keys() == parameters.keys()
+        for name, value in wanted.items():
+            check(parameters[name].grad, value, 1e-4, name)

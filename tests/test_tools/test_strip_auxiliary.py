@@ -1,4 +1,5 @@
 # Copyright (c) mmcropr contributors.
+import copy
 import sys
 
 import numpy as np
@@ -9,8 +10,9 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 
 from mmcropr.models import CroprDetector, CroprViT
-from tests.utils import (forget_globals, load_tool, tiny_classifier_config,
-                         tiny_detector_config, tiny_digits_config)
+from tests.utils import (forget_globals, load_tool, logged,
+                         tiny_classifier_config, tiny_detector_config,
+                         tiny_digits_config)
 
 tool = load_tool('model_converters/strip_auxiliary.py')
 
@@ -63,6 +65,43 @@ def test_strip(trained, tmp_path, monkeypatch, capsys):
     for key in queries:
         assert state[key.replace('detector.', '')].equal(
             original[key].sum(0, keepdim=True))
+
+
+def test_dynamic_vit(digits, tmp_path, monkeypatch):
+    """A head without weights, and a reducer whose weights stay. The teacher
+    is not there any more."""
+    cfg = tiny_digits_config(digits, tmp_path / 'run',
+                             train_cfg__max_epochs=1,
+                             train_cfg__val_interval=1)
+    teacher = copy.deepcopy(cfg)
+    teacher.model.backbone.reducer = teacher.model.auxiliary_head = None
+    teacher.dump(tmp_path / 'teacher.py')
+    init_default_scope('mmseg')
+    weights = MODELS.build(teacher.model).state_dict()
+    torch.save(dict(state_dict=weights), tmp_path / 'teacher.pth')
+    cfg.model.backbone.reducer = dict(type='mmcropr.DynamicViT', rate=12)
+    cfg.model.auxiliary_head = dict(
+        type='mmcropr.DynamicViTHead',
+        teacher_config=str(tmp_path / 'teacher.py'),
+        teacher_ckpt=str(tmp_path / 'teacher.pth'))
+    cfg.dump(tmp_path / 'trained.py')
+    forget_globals()
+    Runner.from_cfg(cfg).train()
+    assert logged(tmp_path / 'run', 'aux.loss_token')
+    (tmp_path / 'teacher.py').unlink()
+    (tmp_path / 'teacher.pth').unlink()
+    run(monkeypatch, tmp_path / 'trained.py', tmp_path / 'run/epoch_1.pth',
+        tmp_path / 'plain')
+    plain = Config.fromfile(tmp_path / 'plain/trained.py')
+    assert 'DynamicViTHead' not in plain.pretty_text
+    assert plain.model.backbone.reducer.type == 'mmcropr.DynamicViT'
+    state, original = (
+        torch.load(path, map_location='cpu', weights_only=False)['state_dict']
+        for path in (tmp_path / 'plain/trained.pth',
+                     tmp_path / 'run/epoch_1.pth'))
+    assert state.keys() == original.keys()
+    assert any('reducers.3.out_conv.4.weight' in key for key in state)
+    assert all(state[key].equal(value) for key, value in original.items())
 
 
 def test_predictions_on_the_data_are_equal(trained, tmp_path, monkeypatch):

@@ -111,6 +111,21 @@ def test_checkpoints_that_do_not_fit(digits, tmp_path, kind, message):
         check_checkpoint(model, str(file))
 
 
+def test_checkpoint_of_another_form_of_reducer(digits, tmp_path):
+    """Multi-head weights hold all of the simple form, and score otherwise."""
+    init_default_scope('mmseg')
+    cfg = tiny_digits_config(digits, tmp_path).model
+    simple = MODELS.build(cfg)
+    cfg.backbone.reducer.num_heads = cfg.auxiliary_head.num_heads = 2
+    torch.save(MODELS.build(cfg).state_dict(), tmp_path / 'x.pth')
+    with pytest.raises(ValueError, match='16 weights of reducers that the '
+                       'config does not have.*num_heads is missing'):
+        check_checkpoint(simple, str(tmp_path / 'x.pth'))
+    check_checkpoint(MODELS.build(cfg), str(tmp_path / 'x.pth'))
+    cfg.backbone.reducer = cfg.auxiliary_head = None  # what unpruned gives
+    check_checkpoint(MODELS.build(cfg), str(tmp_path / 'x.pth'))
+
+
 def test_checkpoint_without_auxiliary_head(digits, tmp_path):
     init_default_scope('mmseg')
     model = MODELS.build(tiny_digits_config(digits, tmp_path).model)

@@ -143,3 +143,13 @@ def test_missing_annotation_file(cfg):
     cfg.train_dataloader.dataset.ann_file = 'annotations/none.json'
     with pytest.raises(FileNotFoundError, match='annotations/none.json'):
         check_data(cfg, 'train_dataloader')
+
+
+def test_teacher_of_a_run(tmp_path):
+    path = tmp_path / 'teacher.pth'
+    cfg = Config(dict(model=dict(head=dict(
+        auxiliary=dict(teacher_config='x.py', teacher_ckpt=str(path))))))
+    with pytest.raises(FileNotFoundError, match='teacher_ckpt=.*teacher.pth'):
+        check_start_files(cfg)
+    path.touch()
+    check_start_files(cfg)

@@ -4,7 +4,9 @@
 Both of their tasks are understood. Segmentation becomes a MMSegmentation
 ``EncoderDecoder`` of ``mmcropr.CroprViT``, ``LinearHead`` and
 ``CroprSegHead``; classification a mmpretrain ``ImageClassifier`` of
-``mmcropr.CroprViT``, ``PoolNeck`` and ``CroprClsHead``.
+``mmcropr.CroprViT``, ``PoolNeck`` and ``CroprClsHead``. Checkpoints with the
+multi-head cross-attention of an ablation need ``num_heads`` in the reducer
+and the head of the config (16 by the authors' default; no weight tells).
 """
 import argparse
 import os
@@ -21,6 +23,13 @@ from mmcropr.models.backbones.pretrained import read_checkpoint
 StateDict = Dict[str, Tensor]
 MODULE_RULES = [
     (r'^cropr\.(\d+)\.cross_attn\.queries$', r'backbone.reducers.\1.queries'),
+    # The multi-head form of an ablation
+    (r'^cropr\.(\d+)\.cross_attn\.(q|k)\.weight$',
+     r'backbone.reducers.\1.\2.weight'),
+    (r'^cropr\.(\d+)\.cross_attn\.attn_norm\.',
+     r'backbone.reducers.\1.attn_norm.'),
+    (r'^cropr\.(\d+)\.cross_attn\.(v\.weight$|proj\.)',
+     r'{aux}.aggregators.\1.\2'),
     (r'^cropr\.(\d+)\.cross_attn\.mlp_norm\.',
      r'{aux}.aggregators.\1.norm.'),
     (r'^cropr\.(\d+)\.cross_attn\.mlp\.',
@@ -46,19 +55,13 @@ def find_task(state: StateDict) -> str:
     """'segmentation' (a query per patch) or 'classification' (one query).
 
     Raises:
-        ValueError: If there is no Cropr module, or one of a form that
-            ``mmcropr.Cropr`` does not have.
+        ValueError: If there is no Cropr module.
     """
     queries = state.get('cropr.0.cross_attn.queries')
     if queries is None:
         raise ValueError('this is no Token Cropr checkpoint: it has no key '
                          'cropr.0.cross_attn.queries. For the weights of a '
                          "plain ViT use CroprViT(pretrained='FILE').")
-    if 'cropr.0.cross_attn.q.weight' in state:
-        raise ValueError(
-            'this checkpoint has the multi-head cross-attention of the '
-            "paper's ablation (cross_attn.q/k/v/proj); mmcropr.Cropr is the "
-            'simple form.')
     return 'segmentation' if queries.shape[1] > 1 else 'classification'
 
 
@@ -109,6 +112,9 @@ def main() -> None:
     torch.save(dict(state_dict=state, meta=dict(source='official')), part)
     os.replace(part, args.dst)
     print('\n'.join(report))
+    if 'backbone.reducers.0.q.weight' in state:
+        print('multi-head cross-attention: the config needs num_heads in the '
+              "reducer and the auxiliary head (the authors' default is 16)")
     print(f'{len(state)} tensors -> {args.dst}')
 
 

@@ -1,4 +1,5 @@
 # Copyright (c) mmcropr contributors.
+import math
 from typing import Optional, Tuple
 
 from mmengine.hooks import Hook
@@ -7,25 +8,37 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 
 from mmcropr.models.backbones import CroprViT
-from mmcropr.models.heads import AuxiliaryHead
+from mmcropr.models.heads import StateHead
 from mmcropr.models.necks import check_neck, check_pyramid
 from mmcropr.registry import HOOKS
 
+CURVES = ('linear', 'cosine')
 
-def curriculum(step: int, total: int, share: float = 0.5) -> Tuple[int, int]:
+
+def curriculum(step: int,
+               total: int,
+               share: float = 0.5,
+               begin: float = 0.,
+               curve: str = 'linear') -> Tuple[int, int]:
     """Share of the full pruning rate at a step of a run.
 
-    The first ``int(total * share)`` steps go linearly from 0 to 1, both ends
-    included, all later ones are at 1: for E epochs that is
-    linspace(0, R, E / 2)[e], then R (Token Cropr).
+    After ``int(total * begin)`` steps at 0 the rate rises for
+    ``int(total * share)`` steps, and all later ones are at 1. With 'linear'
+    both ends are among the rising steps: for E epochs that is
+    linspace(0, R, E / 2)[e], then R (Token Cropr). With 'cosine' it is
+    (1 - cos(pi t / T)) / 2 at step t of T (Liang et al., EViT, ICLR 2022).
 
     Returns:
         Numerator and denominator, so that the rate can be rounded exactly.
     """
-    ramp = int(total * share)
+    step, ramp = step - int(total * begin), int(total * share)
     if step >= ramp:
         return 1, 1
-    return (step, ramp - 1) if ramp > 1 else (0, 1)
+    if step <= 0 or ramp == 1:
+        return 0, 1
+    if curve == 'cosine':
+        return round(5e5 * (1 - math.cos(math.pi * step / ramp))), 10**6
+    return step, ramp - 1
 
 
 def find_backbone(model: nn.Module) -> CroprViT:
@@ -50,26 +63,41 @@ class PruningCurriculumHook(Hook):
 
     The rate depends on the current epoch or iteration alone, so a resumed run
     goes on where it was. Before the run, reducers and auxiliary head are
-    checked against each other. Without a reducer it does nothing.
+    checked against each other. Without a reducer it does nothing; reducers
+    with weights that work only while they reduce (SiT, DynamicViT, ...) have
+    the full rate from the start.
 
     Args:
         share: Part of the run in which the rate rises, in [0, 1]; 0 trains at
             the full rate from the start.
         by_epoch: Whether the rate rises by epoch or by iteration; by default
             as the training loop counts.
+        begin: Part of the run, before it rises, without reduction.
+        curve: 'linear', or 'cosine' for the ramp of EViT: the rates of a
+            schedule by ``keep_rate`` are then EViT's at every step.
 
     Raises:
-        ValueError: If ``share`` is not in [0, 1].
+        ValueError: If ``share``, ``begin`` or their sum is not in [0, 1], or
+            ``curve`` is neither.
     """
 
     priority = 'NORMAL'
 
     def __init__(self,
                  share: float = 0.5,
-                 by_epoch: Optional[bool] = None) -> None:
+                 by_epoch: Optional[bool] = None,
+                 begin: float = 0.,
+                 curve: str = 'linear') -> None:
         if not 0 <= share <= 1:
             raise ValueError(f'share must be in [0, 1], got {share}')
+        if begin < 0 or begin + share > 1 + 1e-9:
+            raise ValueError('begin must be in [0, 1], and with share at most '
+                             f'1, got begin={begin} and share={share}')
+        if curve not in CURVES:
+            raise ValueError(f'curve must be one of {", ".join(CURVES)}, got '
+                             f'{curve!r}')
         self.share, self.by_epoch = share, by_epoch
+        self.begin, self.curve = begin, curve
 
     def before_train(self, runner: Runner) -> None:
         if self.by_epoch and not isinstance(runner.train_loop,
@@ -80,6 +108,10 @@ class PruningCurriculumHook(Hook):
                 'by_epoch out.')
         backbone = find_backbone(runner.model)
         self._check_model(runner.model, backbone)
+        if self.share + self.begin and not backbone.follows_progress:
+            runner.logger.info(
+                f'{type(backbone.reducers[0]).__name__} has weights that '
+                'learn only while it reduces: full rate from the start.')
 
     @staticmethod
     def _check_model(model: nn.Module, backbone: CroprViT) -> None:
@@ -89,26 +121,21 @@ class PruningCurriculumHook(Hook):
         if backbone.out_type == 'tokens':
             check_neck(getattr(model, 'neck', None))
         check_pyramid(model)
-        heads = [m for m in model.modules() if isinstance(m, AuxiliaryHead)]
-        learns = any(reducer.auxiliary for reducer in backbone.reducers)
-        if learns and not heads:
+        heads = [m for m in model.modules() if isinstance(m, StateHead)]
+        learner = next((r for r in backbone.reducers if r.leaves), None)
+        if learner is not None and not heads:
             raise ValueError(
-                f'{type(backbone.reducers[0]).__name__} learns its queries '
-                'through an auxiliary head, and the model has none: add '
-                "auxiliary_head=dict(type='mmcropr.CroprSegHead', "
-                f'num_modules={backbone.num_modules}, ...) to a segmentor; '
-                "wrap a detector in dict(type='mmcropr.CroprDetector', "
-                "detector=..., auxiliary_head=dict(type="
-                "'mmcropr.CroprMultiLabelHead', ...)); give a classifier "
-                "head=dict(type='mmcropr.CroprClsHead', ...).")
+                f'{type(learner).__name__} learns through an auxiliary head, '
+                'and the model has none: add '
+                f'{learner.hint(backbone.num_modules)}.')
         main = getattr(model, 'decode_head', getattr(model, 'head', None))
         wanted = getattr(main, 'num_classes', None)
         for head in heads:
             head.check_backbone(backbone)
-            if wanted not in (None, head.num_classes):
-                raise ValueError(
-                    f'the auxiliary head has num_classes={head.num_classes}, '
-                    f'the main head {wanted}.')
+            own = getattr(head, 'num_classes', None)
+            if None not in (wanted, own) and wanted != own:
+                raise ValueError(f'the auxiliary head has num_classes={own}, '
+                                 f'the main head {wanted}.')
 
     def before_train_iter(self,
                           runner: Runner,
@@ -116,7 +143,7 @@ class PruningCurriculumHook(Hook):
                           data_batch: Optional[dict] = None) -> None:
         step, total = self._position(runner)
         find_backbone(runner.model).set_progress(
-            curriculum(step, total, self.share))
+            curriculum(step, total, self.share, self.begin, self.curve))
 
     def _position(self, runner: Runner) -> Tuple[int, int]:
         by_epoch = self.by_epoch

@@ -3,21 +3,19 @@ import math
 import warnings
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
-from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from mmcropr.registry import MODELS
-from mmcropr.structures import FeatureMaps, TokenState
+from mmcropr.structures import FeatureMaps, Route, TokenState
 
 from ..reducers.base import TokenReducer
+from ..reducers.build import build_reducers
 from ..reducers.schedule import Progress, PruningSchedule
 from .arch import build_vit
 from .pretrained import load_pretrained
 from .trunk import Trunk
-
-SCHEDULE_KEYS = ('rate', 'tpr', 'keep', 'modules', 'align')
 
 
 @MODELS.register_module()
@@ -39,9 +37,9 @@ class CroprViT(BaseModule):
             embeddings are resampled.
         in_channels: Channels of the image.
         reducer: Config of the reducer, with the keys of the schedule in it
-            (``rate``, ``tpr`` or ``keep``; ``modules``, ``align``; see
-            :class:`PruningSchedule`). One is built per module. None runs the
-            ViT as it is.
+            (``rate``, ``tpr``, ``keep`` or ``keep_rate``; ``modules``,
+            ``align``, ``slope``; see :class:`PruningSchedule`). One is built
+            per module. None runs the ViT as it is.
         out_type: 'featmap' puts all tokens back before the last block (Last
             Layer Fusion) and returns feature maps, for any head (heads of
             mmseg stretch the map over the image, which for an image off the
@@ -120,48 +118,42 @@ class CroprViT(BaseModule):
                              f'{self.trunk.depth}, got {stages}')
         return stages
 
-    def _build_reducers(self, reducer: dict) -> None:
-        cfg = dict(reducer)
-        keys = {k: cfg.pop(k) for k in SCHEDULE_KEYS if k in cfg}
+    def _build_reducers(self, cfg: dict) -> None:
         trunk = self.trunk
-        self.schedule = PruningSchedule(trunk.depth, trunk.grid,
-                                        trunk.num_prefix, **keys)
-        cfg.setdefault('embed_dim', trunk.embed_dim)
-        fixed = getattr(MODELS.get(cfg['type']), 'fixed_number', False)
-        try:
-            self.reducers = nn.ModuleList(
-                MODELS.build(
-                    dict(cfg, num_tokens=length - trunk.num_prefix
-                         ) if fixed else dict(cfg))
-                for length in self.schedule.lengths())
-        except TypeError as error:
-            raise TypeError(
-                f'reducer={dict(reducer)} does not fit its class: {error}. '
-                f'Keys of every reducer: {", ".join(SCHEDULE_KEYS)}.'
-            ) from error
-        for number, module in zip(self.schedule.modules, self.reducers):
+        self.schedule, reducers = build_reducers(
+            cfg, trunk.depth, trunk.grid, trunk.num_prefix, trunk.embed_dim)
+        self.reducers = nn.ModuleList(reducers)
+        for number, module in zip(self.schedule.modules, reducers):
             if module.needs:
                 trunk.watch(number, module.needs, module.needs_gradient)
-        lengths = [trunk.num_prefix + trunk.grid[0] * trunk.grid[1]]
-        lengths += self.schedule.lengths()
-        for before, after in zip(lengths, lengths[1:]):
-            self.reducers[0].check_step(before, after, trunk.num_prefix)
+        if self.schedule.modules[-1] > max(self.out_indices):
+            raise ValueError(
+                f'modules={self.schedule.modules} prune behind the last map, '
+                f'that of block {max(self.out_indices)} (out_indices='
+                f'{self.out_indices}): nothing runs there. Give modules '
+                'before it.')
         last = self.vit.blocks[-1]
         last.drop_path1, last.drop_path2 = nn.Identity(), nn.Identity()
-        print_log(f'{cfg["type"]}: {self.schedule.describe()}', 'current')
-        if self.schedule.misses_tpr():
-            warnings.warn(
-                f'tpr={self.schedule.tpr} becomes {self.schedule.describe()}: '
-                f'lengths are multiples of align={self.schedule.align}.')
 
     @property
     def num_modules(self) -> int:
         """Number of reducers, 0 without token reduction."""
         return len(self.reducers)
 
+    @property
+    def follows_progress(self) -> bool:
+        """Whether the pruning rate can rise in training. Reducers whose
+        weights work only while they reduce (SiT, DPCKNN, DynamicViT, ...)
+        are at the full rate from the start: else they would learn late, and
+        distributed training would stop at weights without a gradient."""
+        return all(
+            reducer.leaves is Route or not list(reducer.parameters())
+            for reducer in self.reducers)
+
     def set_progress(self, progress: Progress) -> None:
         """Set the share of the full pruning rate that training uses from now
-        on. Evaluation always uses the full rate.
+        on, where it can rise (``follows_progress``). Evaluation always uses
+        the full rate.
 
         Args:
             progress: Numerator and denominator, 0 <= numerator <=
@@ -180,8 +172,8 @@ class CroprViT(BaseModule):
         empty without a reducer. See :meth:`PruningSchedule.lengths`."""
         if self.schedule is None:
             return []
-        progress = self._progress if self.training else (1, 1)
-        return self.schedule.lengths(grid, progress)
+        ramps = self.training and self.follows_progress
+        return self.schedule.lengths(grid, self._progress if ramps else (1, 1))
 
     def forward(self, image: Tensor) -> Union[TokenState, FeatureMaps]:
         """Run all blocks, or with 'tokens' all but the last.
@@ -234,13 +226,11 @@ class CroprViT(BaseModule):
     def _check_readers(self, state: TokenState) -> None:
         """Warn if nothing learns from the routes of the last iteration."""
         if self._readers is not None and not self._readers:
+            reducer = self.reducers[0]
             warnings.warn(
-                f'{type(self.reducers[0]).__name__} does not learn: no '
-                'auxiliary head used what it left in the last forward, so its '
-                'queries stay as they are. Add auxiliary_head=dict(type='
-                f"'mmcropr.CroprSegHead', num_modules={self.num_modules}, "
-                '...) to a segmentor, or wrap a detector in '
-                'mmcropr.CroprDetector.')
+                f'{type(reducer).__name__} does not learn as it should: no '
+                'auxiliary head used what it left in the last forward. Add '
+                f'{reducer.hint(self.num_modules)}.')
         self._readers = state.readers
 
     def init_weights(self) -> None:

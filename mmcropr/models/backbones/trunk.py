@@ -16,6 +16,10 @@ from torch.utils.checkpoint import checkpoint
 
 from mmcropr.structures import TokenState
 
+from .policy import attend_by_policy
+
+# What can be watched
+STATISTICS = ('cls_attention', 'received_attention', 'keys', 'significance')
 # Rows of an attention matrix that are computed together for its statistics
 QUERIES_AT_ONCE = 256
 
@@ -132,12 +136,15 @@ class Trunk:
         """Run one block."""
         block, rope = self.vit.blocks[number], self.rope_of(number, state)
         taps, mask = self._arm(number), self.mask_of(state)
-        if self.is_eva:
-            state.x = self._run(block, state.x, rope, mask)
-        elif mask is not None:
-            state.x = self._run(block, state.x, mask)
-        else:
-            state.x = self._run(block, state.x)
+        policy = state.policy
+
+        def whole(x: Tensor) -> Tensor:
+            with attend_by_policy(block.attn, policy):
+                if self.is_eva:
+                    return block(x, rope, mask)
+                return block(x) if mask is None else block(x, mask)
+
+        state.x = self._run(whole, state.x)
         self._read(number, taps, state, rope)
         return state
 
@@ -147,14 +154,15 @@ class Trunk:
         block, rope = self.vit.blocks[number], self.rope_of(number, state)
         scale = self._scale_of(block, 1)
 
-        mask = self.mask_of(state)
+        mask, policy = self.mask_of(state), state.policy
 
         def half(x: Tensor) -> Tensor:
             y = block.norm1(x)
-            if self.is_eva:
-                y = block.attn(y, rope, mask)
-            else:
-                y = block.attn(y, attn_mask=mask)
+            with attend_by_policy(block.attn, policy):
+                if self.is_eva:
+                    y = block.attn(y, rope, mask)
+                else:
+                    y = block.attn(y, attn_mask=mask)
             return x + block.drop_path1(scale(y))
 
         taps = self._arm(number)
@@ -199,9 +207,15 @@ class Trunk:
             gradient: Whether with their gradient.
 
         Raises:
-            ValueError: If the class token's attention is asked for and there
-                is none, or a gradient with checkpointing.
+            ValueError: If there is no such kind, the class token's attention
+                is asked for and there is none, or a gradient with
+                checkpointing.
         """
+        unknown = set(kinds) - set(STATISTICS)
+        if unknown:
+            raise ValueError(
+                f'no statistics of attention are called {sorted(unknown)}; '
+                f'there are {", ".join(STATISTICS)}.')
         asks_class = {'cls_attention', 'significance'} & set(kinds)
         if asks_class and not self.has_class_token:
             raise ValueError(

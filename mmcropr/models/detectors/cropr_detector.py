@@ -10,7 +10,7 @@ from mmcropr.registry import MODELS
 from mmcropr.structures import TokenState
 
 from ..backbones import CroprViT
-from ..heads import AuxiliaryHead
+from ..heads import StateHead
 from ..necks import check_neck, check_pyramid
 
 REMEDY = ("Without one use the config of the detector itself: "
@@ -53,7 +53,7 @@ class CroprDetector(BaseDetector):
         built = self._build(detector, data_preprocessor)
         super().__init__(built.data_preprocessor, init_cfg)
         self.detector = built
-        self.auxiliary_head: AuxiliaryHead = MODELS.build(auxiliary_head)
+        self.auxiliary_head: StateHead = MODELS.build(auxiliary_head)
         self.auxiliary_head.check_backbone(built.backbone)
         if built.backbone.out_type == 'tokens':
             check_neck(getattr(built, 'neck', None))
@@ -97,14 +97,14 @@ class CroprDetector(BaseDetector):
 
     def _check_classes(self) -> None:
         """Raise a ValueError unless some head has the classes of ours."""
-        own = self.auxiliary_head.num_classes
+        own = getattr(self.auxiliary_head, 'num_classes', None)
         found = {
             name or type(module).__name__: module.num_classes
             for name, module in self.detector.named_modules()
             if isinstance(getattr(module, 'num_classes', None), int)
             and not name.endswith('rpn_head')
         }
-        if found and own not in found.values():
+        if own is not None and found and own not in found.values():
             heads = ', '.join(f'{k} {v}' for k, v in found.items())
             raise ValueError(
                 f'the auxiliary head has num_classes={own}, the detector: '

@@ -3,7 +3,9 @@ from mmcropr.registry import MODELS
 from mmcropr.utils.versions import register_missing
 
 from .auxiliary_head import Aggregator, AuxiliaryHead
+from .dynamic_vit_head import DynamicViTHead
 from .multi_label_head import CroprMultiLabelHead
+from .state_head import StateHead
 
 # MMSegmentation refuses an mmcv it does not know by an AssertionError.
 try:
@@ -21,10 +23,14 @@ try:
 except (ImportError, AssertionError) as error:
     CroprClsHead = register_missing(MODELS, 'CroprClsHead', 'mmpretrain',
                                     error)
+    DynamicViTClsHead = register_missing(MODELS, 'DynamicViTClsHead',
+                                         'mmpretrain', error)
 else:
     from .cls_head import CroprClsHead
+    from .dynamic_vit_cls_head import DynamicViTClsHead
 
 __all__ = [
     'Aggregator', 'AuxiliaryHead', 'CroprClsHead', 'CroprMultiLabelHead',
-    'CroprSegHead', 'LinearHead'
+    'CroprSegHead', 'DynamicViTClsHead', 'DynamicViTHead', 'LinearHead',
+    'StateHead'
 ]

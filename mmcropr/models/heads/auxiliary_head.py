@@ -5,11 +5,12 @@ from functools import partial
 from typing import Any, Dict, List, Optional, Union
 
 import torch
-from mmengine.model import BaseModule
 from timm.layers import Mlp
 from torch import Tensor, nn
 
 from mmcropr.structures import FeatureMaps, Route, TokenState
+
+from .state_head import StateHead
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 
@@ -23,23 +24,38 @@ class Aggregator(nn.Module):
         dim: Channels D.
         mlp_ratio: Hidden width of the MLP / D; 0 leaves it out (an ablation
             of the paper).
+        num_heads: Given, values are projected and read in this many heads,
+            and several heads projected again (another one).
     """
 
-    def __init__(self, dim: int, mlp_ratio: float = 4.) -> None:
+    def __init__(self,
+                 dim: int,
+                 mlp_ratio: float = 4.,
+                 num_heads: Optional[int] = None) -> None:
         super().__init__()
-        self.norm, self.mlp = None, None
+        self.num_heads, self.norm, self.mlp = num_heads, None, None
+        if num_heads is not None:
+            self.v = nn.Linear(dim, dim, bias=False)
+            self.proj = nn.Linear(dim, dim) if num_heads > 1 else nn.Identity()
         if mlp_ratio:
             self.norm = LayerNorm(dim)
             self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
     def forward(self, route: Route) -> Tensor:
-        """Logits (B, Q, M) and tokens (B, M, D) -> (B, Q, D)."""
-        scale = 1 / math.sqrt(route.tokens.shape[-1])
-        x = (route.logits * scale).softmax(-1) @ route.tokens
+        """Logits (B, Q, M) or (B, heads, Q, M) and tokens (B, M, D) ->
+        (B, Q, D)."""
+        if self.num_heads is None:
+            scale = 1 / math.sqrt(route.tokens.shape[-1])
+            x = (route.logits * scale).softmax(-1) @ route.tokens
+        else:
+            values = self.v(route.tokens).unflatten(-1, (self.num_heads, -1))
+            scale = 1 / math.sqrt(values.shape[-1])
+            x = (route.logits * scale).softmax(-1) @ values.transpose(1, 2)
+            x = self.proj(x.transpose(1, 2).flatten(2))
         return x if self.mlp is None else x + self.mlp(self.norm(x))
 
 
-class AuxiliaryHead(BaseModule):
+class AuxiliaryHead(StateHead):
     """Trains the queries of all Cropr modules, and vanishes afterwards.
 
     One aggregator and one task head (LN, linear) per module. A subclass gives
@@ -50,10 +66,12 @@ class AuxiliaryHead(BaseModule):
         num_classes: Classes of the task.
         num_modules: Number of Cropr modules of the backbone, L - 2 with LLF.
         mlp_ratio: Hidden width of the aggregators' MLP / D, 0 for none.
+        num_heads: Of the aggregators, as the reducer has it.
         init_cfg: As of every mmengine module.
 
     Raises:
-        ValueError: If ``num_modules`` is below 1.
+        ValueError: If ``num_modules`` is below 1, or ``num_heads`` does not
+            divide ``in_channels``.
     """
 
     def __init__(self,
@@ -61,14 +79,21 @@ class AuxiliaryHead(BaseModule):
                  num_classes: int,
                  num_modules: int,
                  mlp_ratio: float = 4.,
+                 num_heads: Optional[int] = None,
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg)
+        if num_heads is not None and (num_heads < 1
+                                      or in_channels % num_heads):
+            raise ValueError(f'num_heads={num_heads} does not divide '
+                             f'in_channels={in_channels}.')
         if num_modules < 1:
             raise ValueError(f'num_modules must be 1 or more, got '
                              f'{num_modules}')
         self.in_channels, self.num_classes = in_channels, num_classes
+        self.num_heads = num_heads
         self.aggregators = nn.ModuleList(
-            Aggregator(in_channels, mlp_ratio) for _ in range(num_modules))
+            Aggregator(in_channels, mlp_ratio, num_heads)
+            for _ in range(num_modules))
         self.norms = nn.ModuleList(
             LayerNorm(in_channels) for _ in range(num_modules))
         self.fcs = nn.ModuleList(
@@ -82,27 +107,21 @@ class AuxiliaryHead(BaseModule):
         return len(self.fcs)
 
     def check_backbone(self, backbone: Any) -> None:
-        """Raise a ValueError unless this head fits a CroprViT; hooks call it
-        before training."""
+        super().check_backbone(backbone)
         self.check_modules(backbone.num_modules)
-        reducer = backbone.reducers[0]
-        if not reducer.auxiliary:
-            raise ValueError(
-                f'{type(reducer).__name__} has no queries, so there is '
-                'nothing to train through an auxiliary head: remove it. Only '
-                'mmcropr.Cropr and NonSalient use one.')
         if self.in_channels != backbone.trunk.embed_dim:
             raise ValueError(
                 f'the auxiliary head has in_channels={self.in_channels}, the '
                 f'tokens of the backbone {backbone.trunk.embed_dim}; set '
                 f'in_channels={backbone.trunk.embed_dim}.')
+        theirs = getattr(backbone.reducers[0], 'num_heads', None)
+        if self.num_heads != theirs:
+            raise ValueError(
+                f'the auxiliary head has num_heads={self.num_heads}, the '
+                f'reducers have {theirs}; set num_heads={theirs} in both.')
 
     def check_modules(self, num_modules: int) -> None:
         """Raise a ValueError unless the backbone has as many modules."""
-        if num_modules == 0:
-            raise ValueError(
-                'the model has an auxiliary head, but its backbone has no '
-                'reducer: remove auxiliary_head, or add a reducer.')
         if num_modules != self.num_modules:
             raise ValueError(
                 f'the auxiliary head has num_modules={self.num_modules}, the '
@@ -110,27 +129,8 @@ class AuxiliaryHead(BaseModule):
                 f'num_modules={num_modules}.')
 
     def state_of(self, inputs: Union[FeatureMaps, TokenState]) -> TokenState:
-        """The token state behind what a neck handed over.
-
-        Raises:
-            TypeError: If it carries none.
-            ValueError: If the number of routes is not ``num_modules``.
-        """
-        state = inputs if isinstance(inputs, TokenState) else getattr(
-            inputs, 'state', None)
-        if state is None:
-            raise TypeError(
-                f'{type(self).__name__} got {type(inputs).__name__} without '
-                'the state of a mmcropr.CroprViT. A neck after LLFNeck must '
-                'pass it on: return FeatureMaps(maps, inputs.state).')
-        if not state.routes:
-            raise ValueError(
-                f'{type(self).__name__} found nothing to learn from: the '
-                'reducer of the backbone has no queries, or the backbone is '
-                'in eval mode. Only mmcropr.Cropr and NonSalient use an '
-                'auxiliary head.')
+        state = super().state_of(inputs)
         self.check_modules(len(state.routes))
-        state.readers.append(type(self).__name__)
         return state
 
     def forward(self, inputs: Union[FeatureMaps,

@@ -60,6 +60,7 @@ class CroprClsHead(LinearClsHead):
         in_channels: Channels D of the tokens.
         num_modules: Number of Cropr modules of the backbone.
         mlp_ratio: Hidden width of the aggregators' MLP / D.
+        num_heads: Of the aggregators, as the reducer has it.
         init_cfg: Of the main classifier; the auxiliary heads have their own.
         kwargs: See mmpretrain's ``LinearClsHead``.
     """
@@ -69,13 +70,14 @@ class CroprClsHead(LinearClsHead):
                  in_channels: int,
                  num_modules: int,
                  mlp_ratio: float = 4.,
+                 num_heads: Optional[int] = None,
                  init_cfg: Optional[dict] = dict(
                      type='TruncNormal', std=.02, override=dict(name='fc')),
                  **kwargs: Any) -> None:
         super().__init__(num_classes, in_channels, init_cfg, **kwargs)
         self.auxiliary = ClsAuxiliary(
             self.loss_module, in_channels, num_classes, num_modules,
-            mlp_ratio=mlp_ratio)
+            mlp_ratio=mlp_ratio, num_heads=num_heads)
 
     def loss(self, feats: FeatureMaps, data_samples: list,
              **kwargs: Any) -> dict:

@@ -55,7 +55,7 @@ class CroprSegHead(AuxiliaryHead):
         Raises:
             ValueError: If there is not one query per patch.
         """
-        self._check_queries(state.routes[0].logits.shape[1], state.grid,
+        self._check_queries(state.routes[0].logits.shape[-2], state.grid,
                             state.image_size)
         labels = torch.stack(
             [sample.gt_sem_seg.data for sample in batch_data_samples])

@@ -1,7 +1,6 @@
 # Copyright (c) mmcropr contributors.
 from typing import Optional
 
-import torch
 from mmengine.model import BaseModule
 
 from mmcropr.registry import MODELS
@@ -18,7 +17,8 @@ class PoolNeck(BaseModule):
         pool: 'avg' takes the mean over all tokens, prefix tokens included as
             in Token Cropr, and normalises it (timm's ``fc_norm``); 'cls'
             normalises all tokens and takes the class token. In the mean
-            merged tokens of ToMe count by their size, filling not at all.
+            merged tokens of ToMe count by their size, filling and, in training
+            of DynamicViT, what was decided against not at all.
         llf: Whether the last block processes all tokens (Last Layer Fusion),
             or those that are left.
         init_cfg: As of every mmengine module.
@@ -60,11 +60,12 @@ class PoolNeck(BaseModule):
         if self.pool == 'cls':
             return FeatureMaps([state.finish()[:, 0]], state)
         x, weights = state.finish_block(), state.size
-        if weights is None and state.mask is None:
-            return FeatureMaps([state.norm(x.mean(1))], state)
+        for given in (state.mask, state.policy):
+            if given is not None:
+                weights = given if weights is None else weights * given
         if weights is None:
-            weights = torch.ones_like(x[..., 0])
-        if state.mask is not None:
-            weights = weights * state.mask
-        weights = (weights / weights.sum(1, keepdim=True)).to(x.dtype)
+            return FeatureMaps([state.norm(x.mean(1))], state)
+        # Without prefix tokens an image may have decided against all
+        total = weights.sum(1, keepdim=True).clamp(min=1)
+        weights = (weights / total).to(x.dtype)
         return FeatureMaps([state.norm((weights[:, None] @ x)[:, 0])], state)

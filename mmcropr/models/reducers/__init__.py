@@ -4,6 +4,7 @@ from .base import SoftMerger, TokenReducer, TopKPruner
 from .baselines import AttnTopK, Random, TopK, Variance
 from .cropr import Cropr, NonSalient
 from .dpc_knn import DPCKNN
+from .dynamic_vit import DynamicViT
 from .evit import EViT
 from .k_medoids import KMedoids
 from .patch_merger import PatchMerger
@@ -16,5 +17,5 @@ __all__ = [
     'TokenReducer', 'TopKPruner', 'SoftMerger', 'PruningSchedule', 'Cropr',
     'NonSalient', 'Random', 'Variance', 'AttnTopK', 'TopK', 'PatchMerger',
     'SiT', 'Sinkhorn', 'DPCKNN', 'KMedoids', 'EViT', 'ToMe',
-    'ATS'
+    'ATS', 'DynamicViT'
 ]

@@ -21,7 +21,13 @@ class TokenReducer(BaseModule):
         needs: Statistics of the block that it reads from ``state.stats``,
             such as 'cls_attention': see :meth:`Trunk.watch`.
         needs_gradient: Whether with their gradient.
-        auxiliary: Whether it needs an auxiliary head to learn.
+        leaves: What it leaves in ``state.routes`` in training, for an
+            auxiliary head that reads it: :class:`~mmcropr.structures.Route`
+            or :class:`~mmcropr.structures.Decision`. None if it needs no
+            such head.
+        draws: Whether it draws random numbers at test time.
+        head_hint: How a config adds that head, with N for the number of
+            modules; for error messages.
         stage: 'block' to act after a block, 'attention' to act inside it,
             between its attention and its MLP.
         fixed_number: Whether the number of patches that it leaves is a
@@ -31,7 +37,9 @@ class TokenReducer(BaseModule):
 
     needs: Tuple[str, ...] = ()
     needs_gradient: bool = False
-    auxiliary: bool = False
+    draws: bool = False
+    leaves: Optional[type] = None
+    head_hint: str = ''
     stage: str = 'block'
     fixed_number: bool = False
 
@@ -40,6 +48,12 @@ class TokenReducer(BaseModule):
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg)
         self.embed_dim = embed_dim
+
+    def hint(self, num_modules: int) -> str:
+        """``head_hint`` for a model with so many modules."""
+        if not self.head_hint:
+            return f'a head that reads what {type(self).__name__} leaves'
+        return self.head_hint.replace('=N', f'={num_modules}')
 
     @classmethod
     def check_step(cls, before: int, after: int, num_prefix: int) -> None:

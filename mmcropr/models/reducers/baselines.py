@@ -16,6 +16,8 @@ class Random(TopKPruner):
     for every image. Takes numbers from torch's global generator, at test time
     too: set ``randomness=dict(seed=...)`` to repeat a run."""
 
+    draws = True
+
     def score(self, state: TokenState) -> Tensor:
         return torch.rand(
             state.x.shape[0],

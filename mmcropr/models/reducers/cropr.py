@@ -3,6 +3,7 @@ from typing import Optional
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mmcropr.registry import MODELS
 from mmcropr.structures import Route, TokenState
@@ -32,14 +33,26 @@ class Cropr(TopKPruner):
             generator.
         stop_gradient: Whether auxiliary losses stop at the tokens; False
             lets them reach the backbone (an ablation of the paper).
+        num_heads: Given, queries and normalised tokens are projected and
+            attend in this many heads ("MHA", an ablation of the paper); a
+            score is the sum over queries and heads. The auxiliary head then
+            needs the same ``num_heads``. None is the simple form, without
+            norm and projections.
         init_cfg: As of every mmengine module.
 
     Raises:
         ValueError: If ``num_queries`` is below 1, ``selection`` is neither,
-            or several queries shall sample.
+            several queries or heads shall sample, or ``num_heads`` does not
+            divide ``embed_dim``.
     """
 
-    auxiliary = True
+    leaves = Route
+    head_hint = (
+        "auxiliary_head=dict(type='mmcropr.CroprSegHead', num_modules=N, ...) "
+        "to a segmentor; wrap a detector in dict(type='mmcropr."
+        "CroprDetector', detector=..., auxiliary_head=dict(type='mmcropr."
+        "CroprMultiLabelHead', num_modules=N, ...)); give a classifier "
+        "head=dict(type='mmcropr.CroprClsHead', num_modules=N, ...)")
     sign = 1.
 
     def __init__(self,
@@ -47,6 +60,7 @@ class Cropr(TopKPruner):
                  num_queries: int = 1,
                  selection: str = 'topk',
                  stop_gradient: bool = True,
+                 num_heads: Optional[int] = None,
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(embed_dim, init_cfg)
         if selection not in ('topk', 'sample'):
@@ -55,6 +69,12 @@ class Cropr(TopKPruner):
         if selection == 'sample' and num_queries != 1:
             raise ValueError("selection='sample' draws from the attention of "
                              f'one query, got num_queries={num_queries}')
+        if selection == 'sample' and num_heads not in (None, 1):
+            raise ValueError("selection='sample' draws from the attention of "
+                             f'one head, got num_heads={num_heads}')
+        if num_heads is not None and (num_heads < 1 or embed_dim % num_heads):
+            raise ValueError(f'num_heads={num_heads} does not divide the '
+                             f'embed_dim={embed_dim} of the tokens.')
         self.selection, self.stop_gradient = selection, stop_gradient
         if num_queries < 1:
             raise ValueError(f'num_queries must be 1 or more (1 for image-'
@@ -62,6 +82,11 @@ class Cropr(TopKPruner):
                              f'{num_queries}')
         self.queries = nn.Parameter(torch.empty(num_queries, embed_dim))
         nn.init.trunc_normal_(self.queries, std=embed_dim**-.5)
+        self.num_heads = num_heads
+        if num_heads is not None:
+            self.attn_norm = nn.LayerNorm(embed_dim, eps=1e-6)
+            self.q = nn.Linear(embed_dim, embed_dim, bias=False)
+            self.k = nn.Linear(embed_dim, embed_dim, bias=False)
 
     @property
     def num_queries(self) -> int:
@@ -71,7 +96,16 @@ class Cropr(TopKPruner):
     def score(self, state: TokenState) -> Tensor:
         with torch.autocast(state.x.device.type, enabled=False):
             folded = self.queries.float().sum(0) * self.sign
-            scores = state.x.float() @ folded
+            tokens = state.x.float()
+            if self.num_heads is not None:
+                # Heads share out the channels, so their sum is one product
+                norm = self.attn_norm
+                folded = F.linear(folded, self.q.weight.float())
+                tokens = F.layer_norm(tokens, norm.normalized_shape,
+                                      norm.weight.float(), norm.bias.float(),
+                                      norm.eps)
+                tokens = F.linear(tokens, self.k.weight.float())
+            scores = tokens @ folded
         scores = scores[:, state.num_prefix:]
         if self.selection == 'sample':
             # The highest of log-probabilities with Gumbel noise are a draw
@@ -86,11 +120,20 @@ class Cropr(TopKPruner):
         self.queries = nn.Parameter(
             self.queries.float().sum(0, keepdim=True).to(self.queries.dtype))
 
+    def attend(self, tokens: Tensor) -> Route:
+        """Logits of all queries for tokens (B, M, D), not scaled."""
+        if self.num_heads is None:
+            return Route(self.queries @ tokens.transpose(1, 2), tokens)
+        tokens = self.attn_norm(tokens)
+        query, key = (
+            x.unflatten(-1, (self.num_heads, -1)).transpose(-3, -2)
+            for x in (self.q(self.queries), self.k(tokens)))
+        return Route(query @ key.transpose(-2, -1), tokens)
+
     def forward(self, state: TokenState, length: int) -> TokenState:
         if self.training:
             tokens = state.x.detach() if self.stop_gradient else state.x
-            logits = self.queries @ tokens.transpose(1, 2)
-            state.routes.append(Route(logits, tokens))
+            state.routes.append(self.attend(tokens))
         return super().forward(state, length)
 
 

@@ -1,4 +1,6 @@
 # Copyright (c) mmcropr contributors.
+from typing import Optional
+
 import torch
 
 from mmcropr.registry import MODELS
@@ -15,15 +17,33 @@ class EViT(TokenReducer):
 
     The fused token is the sum of the others times their attention. It is the
     last one, and a patch like any other at later modules. A length counts it.
+
+    Args:
+        embed_dim: Channels D of the tokens.
+        fuse: Whether the others are fused; False prunes them.
+        init_cfg: As of every mmengine module.
+
+    Raises:
+        ValueError: If a length leaves no place for a patch and the fused one.
     """
 
     needs = ('cls_attention', )
     needs_gradient = True
     stage = 'attention'
 
+    def __init__(self,
+                 embed_dim: int,
+                 fuse: bool = True,
+                 init_cfg: Optional[dict] = None) -> None:
+        super().__init__(embed_dim, init_cfg)
+        self.fuse = fuse
+
     def forward(self, state: TokenState, length: int) -> TokenState:
         num_prefix, count = state.num_prefix, length - state.num_prefix - 1
         if length >= state.length:
+            return state
+        if not self.fuse:
+            state.prune(state.stats['cls_attention'].detach(), length)
             return state
         if count < 1:
             raise ValueError(

@@ -74,6 +74,10 @@ def test_maps_hold_pruned_patches_as_they_left():
 
 
 @pytest.mark.parametrize('kwargs, message', [
+    (dict(out_indices=0, reducer=dict(type='mmcropr.Random', rate=4)),
+     r'modules=\(0, 1\) prune behind the last map, that of block 0'),
+    (dict(reducer=dict(type='mmcropr.Random', raet=4)),
+     'give rate, tpr, keep or keep_rate. It has the keys type, raet'),
     (dict(out_indices=4), r'out_indices=\(4,\) are not blocks.*4 blocks'),
     (dict(out_indices=(0, -5)), r'\(0, -5\) are not blocks'),
     (dict(out_indices=()), r'out_indices=\(\) are not blocks'),
@@ -82,7 +86,7 @@ def test_maps_hold_pruned_patches_as_they_left():
     (dict(frozen_stages=5), 'frozen_stages must be from -1 to 4, got 5'),
     (dict(frozen_stages=-2), 'frozen_stages must be from -1 to 4, got -2'),
     (dict(reducer=dict(CROPR, rate=8)), 'rate=8 over 2 modules.*4 x 4 = 16'),
-    (dict(reducer=dict(type='mmcropr.Cropr')), 'exactly one of rate')
+    (dict(reducer=dict(type='mmcropr.Cropr')), 'give rate, tpr, keep or')
 ])
 def test_refuses(kwargs, message):
     with pytest.raises(ValueError, match=message):

@@ -141,9 +141,18 @@ def test_parts_of_the_detector_for_hooks():
         model.nothing_such
 
 
-def test_hooks_of_mmdet():
+def dynamic_vit():
+    return dict(
+        type='mmcropr.CroprDetector',
+        detector=stock_model(FCOS, dict(
+            type='mmcropr.DynamicViT', keep=[40, 16])),
+        auxiliary_head=dict(type='mmcropr.DynamicViTHead'))
+
+
+@pytest.mark.parametrize('cfg', [wrapper, dynamic_vit])
+def test_hooks_of_mmdet(cfg):
     """NumClassCheckHook of stock configs looks at every num_classes."""
-    model = build()
+    model = build(cfg())
     hook = HOOKS.build(dict(type='mmdet.NumClassCheckHook'))
 
     class Runner:
@@ -253,7 +262,8 @@ def test_semi_supervised_detector():
 
 
 def test_reducer_without_queries():
-    with pytest.raises(ValueError, match='Random has no queries.*remove it'):
+    with pytest.raises(ValueError, match='Random leaves nothing.*remove '
+                       'this head'):
         build(wrapper(reducer=dict(type='mmcropr.Random', keep=[40, 16])))
 
 

@@ -6,6 +6,7 @@ import torch
 
 from mmcropr.models import CroprViT, LLFNeck
 from mmcropr.registry import MODELS
+from mmcropr.structures import Decision, Route
 from tests.utils import REDUCERS, TINY, TINY_EVA, randomise_layer_scale
 
 ARCHS = {
@@ -105,10 +106,14 @@ def test_indices_and_restoration(name, arch):
             real = range(count) if state.mask is None else (
                 state.mask[image, state.num_prefix:].nonzero().flatten())
             assert set(source) - {-1} == {int(slot) for slot in real}
-        left = {
-            place: part.tokens[image, i]
-            for part in state.pruned
-            for i, place in enumerate(part.index[image].tolist())}
+        left = {}
+        for part in state.pruned:
+            slots = enumerate(part.index[image].tolist())
+            if part.source is not None:
+                slots = ((slot, place) for place, slot in enumerate(
+                    part.source[image].tolist()) if slot >= 0)
+            left.update({place: part.tokens[image, slot]
+                         for slot, place in slots})
         for place, slot in enumerate(source):
             wanted = left[place] if slot < 0 else patches[image, slot]
             assert full[image, place].equal(wanted)
@@ -130,7 +135,7 @@ def test_rate_0_is_the_identity(name, arch):
 def test_images_do_not_mix(name, arch):
     """With as many images as heads, which rotary tables could confuse."""
     model, batch = build(name, arch), images(2)
-    if name == 'Random':
+    if model.reducers[0].draws:
         pytest.skip('draws anew for every batch')
     with torch.no_grad():
         both = model(batch)[0]
@@ -156,24 +161,36 @@ def test_gradients(name, arch):
     (model(images())[0] * torch.rand(32, 4, 6)).sum().backward()
     for key, parameter in model.named_parameters():
         learns = not (key.startswith('reducers')
-                      and model.reducers[0].auxiliary)
+                      and model.reducers[0].leaves is Route)
         assert (parameter.grad is not None) == learns, key
         if learns:
             assert torch.isfinite(parameter.grad).all(), key
 
 
+def has_float16() -> bool:
+    """Whether this torch multiplies float16 matrices on the CPU."""
+    try:
+        torch.ones(1, 1, dtype=torch.float16) @ torch.ones(
+            1, 1, dtype=torch.float16)
+    except RuntimeError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize('dtype', [
+    torch.float32, torch.bfloat16, pytest.param(
+        torch.float16, marks=pytest.mark.skipif(
+            not has_float16(), reason='no float16 on the CPU'))])
 @pytest.mark.parametrize('arch', ['vit', 'eva'])
 @pytest.mark.parametrize('name', REDUCERS)
-def test_half_precision_and_repetition(name, arch):
-    model, image = build(name, arch), images()
+def test_half_precision_and_repetition(name, arch, dtype):
+    model, image = build(name, arch).to(dtype), images().to(dtype)
     with torch.no_grad():
-        for dtype in (torch.float32, torch.bfloat16):
-            model.to(dtype)
-            torch.manual_seed(3)
-            first = model(image.to(dtype))[0]
-            torch.manual_seed(3)
-            assert first.equal(model(image.to(dtype))[0])
-            assert first.dtype == dtype and torch.isfinite(first).all()
+        torch.manual_seed(3)
+        first = model(image)[0]
+        torch.manual_seed(3)
+        assert first.equal(model(image)[0])
+    assert first.dtype == dtype and torch.isfinite(first).all()
 
 
 @pytest.mark.parametrize('name', REDUCERS)
@@ -217,3 +234,53 @@ def test_tome_asked_for_more_than_half():
     with pytest.raises(ValueError, match='from 25 tokens with 1 prefix tokens '
                        'at most 12, asked are 13'):
         build('ToMe', keep=[12, 10])
+
+
+@pytest.mark.parametrize('name', REDUCERS)
+def test_what_it_leaves_in_training(name):
+    """One item per module of the kind that heads look for, nothing in eval;
+    a patch that was decided against does not return."""
+    model = build(name)
+    assert not tokens(model, images()).routes
+    state = tokens(model.train(), images())
+    leaves = model.reducers[0].leaves
+    assert [type(route) for route in state.routes] == (
+        [] if leaves is None else [leaves] * 2)
+    if leaves is Decision:
+        first, second = (route.keep for route in state.routes)
+        assert set(first.unique().tolist()) <= {0., 1.}
+        assert (second <= first).all() and first.requires_grad
+        full = state.full()[:, state.num_prefix:]
+        for part, keep in zip(state.pruned, (first, second)):
+            gone = part.source >= 0
+            assert full[gone].equal(part.tokens[gone])
+            assert not keep[gone].any()
+        stays = second.bool()
+        assert full[stays].equal(state.x[:, state.num_prefix:][stays])
+
+
+@pytest.mark.parametrize('name', REDUCERS)
+def test_curriculum(name):
+    """Without reduction, at its beginning, every weight still gets its
+    gradient: distributed training would wait for it for ever."""
+    model = build(name).train()
+    model.set_progress((0, 1))
+    model(images())[0].square().sum().backward()
+    leaves = model.reducers[0].leaves
+    for key, parameter in model.reducers.named_parameters():
+        assert parameter.grad is not None or leaves is Route, key
+    if name in ('Cropr', 'Random', 'ToMe', 'EViT'):
+        assert model.lengths() == [25, 25]
+    assert model.eval().lengths() == KEEP
+
+
+@pytest.mark.parametrize('name', REDUCERS)
+def test_more_tokens_than_there_are(name):
+    with pytest.raises(ValueError, match='keep=.30, 20. must not grow, and '
+                       'start at 25 tokens or fewer'):
+        build(name, keep=[30, 20])
+
+
+def test_number_of_clusters_comes_from_the_schedule():
+    with pytest.raises(ValueError, match='num_tokens=30 of mmcropr.SiT'):
+        build('SiT', num_tokens=30)

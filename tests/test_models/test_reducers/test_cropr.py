@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from mmcropr.models import Cropr, CroprViT, NonSalient
+from mmcropr.models.heads import CroprMultiLabelHead
 from mmcropr.structures import TokenState
 from tests.utils import TINY, TINY_EVA
 
@@ -178,3 +179,49 @@ def test_unknown_selection():
         Cropr(16, selection='all')
     with pytest.raises(ValueError, match='one query, got num_queries=5'):
         Cropr(16, selection='sample', num_queries=5)
+
+
+@pytest.mark.parametrize('num_heads', [1, 4])
+def test_scores_of_the_multi_head_form(num_heads):
+    """Those of all queries and heads, also once the queries are folded; the
+    formula is in tests/test_tools/test_official_cropr.py."""
+    torch.manual_seed(0)
+    reducer = Cropr(32, num_queries=5, num_heads=num_heads)
+    state = make_state(32)
+    torch.nn.init.normal_(reducer.attn_norm.bias)
+    logits = reducer.attend(state.x).logits
+    assert logits.shape == (3, num_heads, 5, 37)
+    wanted = logits.sum((1, 2))[:, 2:]
+    torch.testing.assert_close(reducer.score(state), wanted, rtol=1e-4,
+                               atol=1e-4)
+    reducer.fold()
+    assert reducer.num_queries == 1
+    torch.testing.assert_close(reducer.score(state), wanted, rtol=1e-4,
+                               atol=1e-4)
+
+
+def test_training_of_the_multi_head_form():
+    """Norm and projections learn through the head; the backbone does not."""
+    torch.manual_seed(0)
+    model = CroprViT(TINY, img_size=64, reducer=dict(
+        type='mmcropr.Cropr', rate=4, align=1, num_heads=2)).train()
+    head = CroprMultiLabelHead(32, 3, model.num_modules, num_heads=2)
+    head.check_backbone(model)
+    state = model(torch.rand(2, 3, 64, 64)).state
+    sum(logits.square().sum() for logits in head(state)).backward()
+    for module in (model.reducers, head):
+        for name, parameter in module.named_parameters():
+            assert parameter.grad.abs().sum() > 0, name
+    assert all(p.grad is None for p in model.vit.parameters())
+    with pytest.raises(ValueError, match='has num_heads=None, the reducers '
+                       'have 2'):
+        CroprMultiLabelHead(32, 3, model.num_modules).check_backbone(model)
+
+
+def test_heads_that_do_not_fit():
+    with pytest.raises(ValueError, match='num_heads=5 does not divide'):
+        Cropr(32, num_heads=5)
+    with pytest.raises(ValueError, match='num_heads=5 does not divide'):
+        CroprMultiLabelHead(32, 3, 2, num_heads=5)
+    with pytest.raises(ValueError, match='attention of one head'):
+        Cropr(32, num_heads=2, selection='sample')

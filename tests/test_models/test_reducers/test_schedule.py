@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from mmcropr.models.reducers import PruningSchedule
+from mmcropr.models.reducers.schedule import sloped_rates
 
 LARGE = dict(depth=24, grid=(32, 32), num_prefix=1)
 SMALL = dict(depth=6, grid=(8, 8), num_prefix=1)
@@ -93,6 +94,56 @@ def test_small_grids_keep_a_patch(amount):
             assert lengths[-1] > num_prefix, 'at least one patch'
 
 
+def test_rates_per_module():
+    schedule = PruningSchedule(**SMALL, rate=[20, 0, 10], align=1)
+    assert schedule.modules == (0, 1, 2)
+    assert schedule.lengths() == [44, 44, 34]
+    assert schedule.lengths((4, 4)) == [11, 11, 9]  # 16 - 7.5 rounded up
+    assert schedule.lengths(progress=(1, 2)) == [54, 54, 49]
+    assert schedule.lengths(progress=(0, 2)) == [65, 65, 65]
+    schedule = PruningSchedule(**SMALL, rate=[20, 12], modules=[1, 3])
+    assert schedule.lengths() == [48, 32]
+
+
+def test_slope():
+    """The example of ZOO.md, section 1, and a constant."""
+    assert sloped_rates(13, -1, 12) == [
+        26, 23, 21, 18, 16, 14, 11, 9, 7, 4, 2, 0]
+    assert sloped_rates(13, 1, 3) == [0, 13, 26]
+    assert sloped_rates(13, 0, 4) == [13] * 4
+    assert sloped_rates(13, -1, 1) == [13]
+    falling = PruningSchedule(12, (14, 14), 1, rate=13, slope=-1, align=1,
+                              modules=range(11))
+    assert falling.lengths() == [
+        196 - sum(sloped_rates(13, -1, 11)[:i + 1]) for i in range(11)]
+    flat = PruningSchedule(**LARGE, rate=40, slope=0)
+    assert flat.lengths() == PruningSchedule(**LARGE, rate=40).lengths()
+
+
+@pytest.mark.parametrize('rate, left', [
+    (0.9, [176, 158, 142]), (0.7, [137, 96, 67]), (0.5, [98, 49, 24]),
+    (0.25, [49, 12, 3]), (1, [196, 196, 196]),
+])  # yapf: disable
+def test_keep_rate(rate, left):
+    """The table of ZOO.md, section 0."""
+    options = dict(modules=[2, 5, 8], align=1)
+    schedule = PruningSchedule(12, (14, 14), 1, keep_rate=rate, **options)
+    assert schedule.lengths() == [n + 1 for n in left]
+    twin = PruningSchedule(12, (14, 14), 1, keep_rate=[rate] * 3, **options)
+    assert twin.lengths() == schedule.lengths()
+    # The same share of any grid
+    half = schedule.lengths((14, 7))
+    assert half == [int(98 * rate**(i + 1)) + 1 for i in range(3)]
+    # Each rate falls from 1, as in training of EViT
+    assert schedule.lengths(progress=(0, 3)) == [197] * 3
+    part = 1 - (1 - rate) / 4
+    assert schedule.lengths(progress=(1, 4)) == [
+        int(196 * part**(i + 1) + 1e-9) + 1 for i in range(3)]
+    aligned = PruningSchedule(12, (14, 14), 1, keep_rate=rate,
+                              modules=[2, 5, 8]).lengths()
+    assert aligned == [min(-(-(n + 1) // 8) * 8, 197) for n in left]
+
+
 def test_progress_floors_the_rate():
     schedule = PruningSchedule(**LARGE, rate=40, align=1)
     epochs = 32  # of 64; METHOD.md, section 3
@@ -126,7 +177,7 @@ def test_rate_zero_keeps_prefix_and_patches(amount):
 
 
 @pytest.mark.parametrize('given, message', [
-    (dict(rate=4, tpr=0.5), 'exactly one of rate, tpr and keep.*4.*0.5'),
+    (dict(rate=4, tpr=0.5), 'exactly one of rate, tpr, keep and.*4.*0.5'),
     (dict(tpr=0.5, keep=[9, 8]), r'exactly one of.*0.5.*\[9, 8\]'),
     (dict(), 'exactly one of.*none of them'),
     (dict(rate=-3), 'whole number of patches, 0 or more, got -3'),
@@ -136,9 +187,28 @@ def test_rate_zero_keeps_prefix_and_patches(amount):
      'ches, 0 of 65 tokens would be left.*largest rate here is 15'),
     (dict(tpr=0.99), 'tpr=0.99 over 4 modules.*8 x 8 = 64.* 0 of 65'),
     (dict(keep=[20, 1]), r'keep=\(20, 1\) over 2 modules.*1 of 65 tokens'),
+    (dict(rate=[30, 34]), r'rate=\(30, 34\) over 2 modules leaves no patch.*'
+     'rates can add up to 62'),
+    (dict(rate=[3, -1]), r'0 or more, got \(3, -1\)'),
+    (dict(rate=[3, 4], slope=.5), r'one rate, got rate=\(3, 4\)'),
+    (dict(rate=4.5, slope=.5), 'whole number of patches.*got 4.5'),
+    (dict(keep=40), 'keep must be a list of numbers, got 40'),
+    (dict(keep=[40.5, 20]), r'whole lengths, got \(40.5, 20\)'),
+    (dict(tpr=[.3, .3]), r'tpr must be a number, got \[0.3, 0.3\]'),
+    (dict(rate='12'), "rate must be a number or a list of them, got '12'"),
+    (dict(rate=3, modules=3), 'list of block numbers, got 3'),
+    (dict(rate=3, align=2.), 'align must be 1 or more, got 2.0'),
+    (dict(tpr=.5, slope=.5), 'one rate, got tpr=0.5'),
+    (dict(rate=4, slope=-1.5), r'slope must be in \[-1, 1\], got -1.5'),
+    (dict(keep_rate=.7), r'keep_rate=0.7 needs modules.*\[2, 5, 8\]'),
+    (dict(keep_rate=[.7, 0.]), r'in \(0, 1\], got \(0.7, 0.0\)'),
+    (dict(keep_rate=1.2, modules=[1]), r'in \(0, 1\], got 1.2'),
+    (dict(keep_rate=[.7, .7], modules=[1, 2, 3]), '2 numbers for 3 modules'),
+    (dict(keep_rate=.7, modules=[2, 5]), r'modules=\(2, 5\).*from 0 to 4'),
+    (dict(keep_rate=[.1, .1]), 'product of all rates must be at least 1 / 64'),
     (dict(keep=[20, 21]), r'keep=\(20, 21\) must not grow.*65'),
     (dict(keep=[66, 21]), r'keep=\(66, 21\) must not grow, and start at 65'),
-    (dict(keep=[20, 10], modules=[0]), '2 lengths for 1 modules'),
+    (dict(keep=[20, 10], modules=[0]), '2 numbers for 1 modules'),
     (dict(rate=1, modules=[0, 5]), r'modules=\(0, 5\).*from 0 to 4.*6 blo'),
     (dict(rate=1, modules=[-1, 2]), r'modules=\(-1, 2\) must be ascending'),
     (dict(rate=1, modules=[3, 2]), r'modules=\(3, 2\) must be ascending'),

@@ -1,91 +1,18 @@
 # Copyright (c) mmcropr contributors.
 """The token sequence on its way through a token-reducing ViT.
 
-All index arithmetic of the package is here. Notation: B images, P prefix
-tokens (class token, registers), N = h * w patches of the grid, K patches that
-are still there, R that leave at one step, D channels.
+Notation: B images, P prefix tokens (class token, registers), N = h * w
+patches of the grid, K patches that are still there, R that leave at one step,
+D channels.
 """
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple, Union
 
 import torch
 from torch import Tensor
 
-
-class Route(NamedTuple):
-    """What a reducer leaves for its auxiliary head in training.
-
-    ``logits`` (B, Q, M) are the scores of Q queries for all M = P + K tokens,
-    ``tokens`` (B, M, D) are those tokens, without gradient to the backbone.
-    """
-    logits: Tensor
-    tokens: Tensor
-
-
-class Pruned(NamedTuple):
-    """Patches that left at one step: ``tokens`` (B, R, D) as they were then,
-    ``index`` (B, R) their places in raster order, ``module`` which reducer
-    they left at. After merging a token stands for several patches of the
-    grid: ``source`` (B, N) then says which of the R each one is in, -1 for
-    none of them."""
-    tokens: Tensor
-    index: Tensor
-    module: int
-    source: Optional[Tensor] = None
-
-
-def split_lowest(scores: Tensor, num_keep: int) -> Tuple[Tensor, Tensor]:
-    """Positions of the ``num_keep`` highest scores, and of the others.
-
-    The lowest are found by a partial selection; the rest keep their order, so
-    nothing is sorted and the two parts are disjoint whatever the ties.
-
-    Args:
-        scores: (B, K), any float type.
-        num_keep: How many stay, 0 < ``num_keep`` < K.
-
-    Returns:
-        kept (B, num_keep), ascending, and pruned (B, K - num_keep).
-    """
-    batch, length = scores.shape
-    pruned = scores.topk(length - num_keep, largest=False, sorted=False)[1]
-    stays = torch.ones_like(scores, dtype=torch.bool)
-    stays = stays.scatter(1, pruned, False)
-    # The n-th token that stays goes to slot n; those that leave share a last
-    # slot that is cut off. Shapes depend on numbers only, never on values.
-    slot = torch.where(stays, stays.cumsum(1) - 1, num_keep)
-    order = torch.arange(length, device=scores.device).expand(batch, -1)
-    kept = order.new_zeros(batch, num_keep + 1).scatter(1, slot, order)
-    return kept[:, :num_keep], pruned
-
-
-def take_rows(x: Tensor, rows: Tensor) -> Tensor:
-    """Rows ``rows`` (B, n) of ``x`` (B, M, D), whole rows at a time."""
-    batch, length, dim = x.shape
-    if batch == 1:
-        return x[0].index_select(0, rows[0])[None]
-    start = torch.arange(batch, device=x.device)[:, None] * length
-    flat = x.reshape(-1, dim).index_select(0, (rows + start).flatten())
-    return flat.view(batch, -1, dim)
-
-
-def put_rows(x: Tensor, rows: Tensor, length: int) -> Tensor:
-    """Inverse of :func:`take_rows`: ``x`` (B, n, D) spread over a sequence of
-    ``length`` = n rows, ``rows`` (B, n) being a permutation."""
-    batch, _, dim = x.shape
-    start = torch.arange(batch, device=x.device)[:, None] * length
-    flat = x.new_empty(batch * length, dim)
-    flat = flat.index_copy(0, (rows + start).flatten(), x.reshape(-1, dim))
-    return flat.view(batch, length, dim)
-
-
-def _follow(source: Tensor, rows: Tensor, length: int) -> Tensor:
-    """``source`` (B, N) into a sequence of ``length`` -> into its selected
-    ``rows`` (B, n); -1 where a patch is in none of these."""
-    places = torch.arange(rows.shape[1], device=rows.device)
-    new = rows.new_full((len(rows), length), -1)
-    new = new.scatter(1, rows, places.expand(len(rows), -1))
-    return torch.where(source >= 0, new.gather(1, source.clamp(min=0)), source)
+from .records import Decision, Pruned, Route
+from .rows import follow_rows, put_rows, split_lowest, take_rows
 
 
 @dataclass(eq=False, repr=False)
@@ -114,11 +41,16 @@ class TokenState:
         mask: Which current tokens are real, prefix first, (B, P + K), where
             images keep different numbers; the others fill up and nothing
             attends to them. None where all are.
+        policy: In training of methods that only decide, 1 for the tokens
+            that stay and 0 for those that do not, prefix first, (B, P + N),
+            with a gradient; all are still there, and attention goes by it.
+            Else None.
         pruned: What left, step by step.
         routes: What auxiliary heads learn from, in training.
         stats: Statistics of the block just run, and values worth keeping.
         module: Number of the reducer at work.
         readers: Names of the auxiliary heads that used the routes.
+        finished: Whether the last block has run.
     """
     x: Tensor
     grid: Tuple[int, int]
@@ -133,11 +65,13 @@ class TokenState:
     mixture: Optional[Tensor] = None
     size: Optional[Tensor] = None
     mask: Optional[Tensor] = None
+    policy: Optional[Tensor] = None
     pruned: List[Pruned] = field(default_factory=list)
-    routes: List[Route] = field(default_factory=list)
+    routes: List[Union[Route, Decision]] = field(default_factory=list)
     stats: Dict[str, Any] = field(default_factory=dict)
     module: int = 0
     readers: List[str] = field(default_factory=list)
+    finished: bool = False
 
     @property
     def num_patches(self) -> int:
@@ -185,8 +119,8 @@ class TokenState:
             raise ValueError('patches cannot be pruned after soft merging: '
                              'their shares are in all tokens.')
         if self.source is not None:
-            source = _follow(self.source, left, scores.shape[1])
-            self.source = _follow(self.source, kept, scores.shape[1])
+            source = follow_rows(self.source, left, scores.shape[1])
+            self.source = follow_rows(self.source, kept, scores.shape[1])
         self.pruned.append(
             Pruned(
                 take_rows(self.x, left + num_prefix), index.gather(1, left),
@@ -220,6 +154,44 @@ class TokenState:
         prefix = torch.ones_like(valid[:, :1]).expand(-1, self.num_prefix)
         self.mask = torch.cat([prefix, valid], dim=1)
         self._replace(take_rows(patches, rows), rows)
+
+    def decide(self, keep: Tensor, share: float) -> None:
+        """Let patches leave by a decision that learns: all tokens stay in the
+        sequence, for the gradient, but those that left count for no other
+        token from now on.
+
+        Args:
+            keep: 1 for the patches that stay, 0 for the others, (B, N), of
+                those that are left; what left before stays away.
+            share: Of the patches that shall stay, for the auxiliary head.
+
+        Raises:
+            ValueError: If patches were taken out of the sequence before.
+        """
+        if self.num_current != self.num_patches or self.index is not None:
+            raise ValueError(
+                f'a decision needs all {self.num_patches} patches in raster '
+                f'order, {self.num_current} are there: other reducers cannot '
+                'work before it.')
+        before = self.keep
+        keep = before * keep
+        patches = self.x[:, self.num_prefix:]
+        order = torch.arange(self.num_patches, device=keep.device)
+        order = order.expand(len(keep), -1)
+        leaves = (before > keep).detach()
+        self.pruned.append(
+            Pruned(patches, order, self.module,
+                   torch.where(leaves, order, -1), before - keep))
+        prefix = keep.new_ones(len(keep), self.num_prefix)
+        self.policy = torch.cat([prefix, keep], dim=1)
+        self.routes.append(Decision(keep, share))
+
+    @property
+    def keep(self) -> Tensor:
+        """Which patches are left by the decisions so far, (B, N): 1 or 0."""
+        if self.policy is None:
+            return self.x.new_ones(len(self.x), self.num_patches)
+        return self.policy[:, self.num_prefix:]
 
     def merge(self, patches: Tensor, slots: Tensor, index: Tensor) -> None:
         """Replace the patches by fewer, each standing for some of them.
@@ -286,10 +258,21 @@ class TokenState:
             spread = torch.where(there, rows.to(spread.dtype), spread)
         return torch.cat([prefix, spread], dim=1)
 
+    def _undecided(self) -> Tensor:
+        """:meth:`full` after decisions, with a gradient to them."""
+        prefix, patches = self.x.tensor_split([self.num_prefix], dim=1)
+        patches = patches * self.keep[..., None].to(patches.dtype)
+        for part in self.pruned:
+            left = part.left[..., None].to(patches.dtype)
+            patches = patches + left * part.tokens
+        return torch.cat([prefix, patches], dim=1)
+
     def full(self) -> Tensor:
         """All tokens (B, P + N, D), patches in raster order: the current ones
         as they are, those that left as they were when they left, merged ones
         as the token they are in."""
+        if self.policy is not None:
+            return self._undecided()
         if self.source is not None or self.mixture is not None:
             return self._unmerged()
         if self.index is None:
@@ -308,6 +291,7 @@ class TokenState:
         """Put every token back in its place (:meth:`full`)."""
         self.x, self.index = self.full(), None
         self.source = self.mixture = self.size = self.mask = None
+        self.policy = None
         return self
 
     def finish(self) -> Tensor:
@@ -324,6 +308,7 @@ class TokenState:
         if self.last_block is None:
             raise RuntimeError('this TokenState comes from no backbone, so '
                                'there is no last block to run.')
+        self.finished = True
         return self.last_block(self).x
 
     def to_map(self, tokens: Tensor) -> Tensor:
@@ -361,15 +346,3 @@ class TokenState:
 
     def __bool__(self) -> bool:
         return True
-
-
-class FeatureMaps(tuple):
-    """A tuple of feature maps (B, C_i, h_i, w_i) that carries the
-    :class:`TokenState` they come from as ``state``."""
-
-    state: Optional[TokenState]
-
-    def __new__(cls, maps: Any, state: Optional[TokenState] = None) -> Any:
-        self = super().__new__(cls, maps)
-        self.state = state
-        return self

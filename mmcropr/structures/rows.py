@@ -1,0 +1,61 @@
+# Copyright (c) mmcropr contributors.
+"""Index arithmetic on rows of token sequences, batched and of static shape.
+Notation: see ``token_state.py``."""
+from typing import Tuple
+
+import torch
+from torch import Tensor
+
+
+def split_lowest(scores: Tensor, num_keep: int) -> Tuple[Tensor, Tensor]:
+    """Positions of the ``num_keep`` highest scores, and of the others.
+
+    The lowest are found by a partial selection; the rest keep their order, so
+    nothing is sorted and the two parts are disjoint whatever the ties.
+
+    Args:
+        scores: (B, K), any float type.
+        num_keep: How many stay, 0 < ``num_keep`` < K.
+
+    Returns:
+        kept (B, num_keep), ascending, and pruned (B, K - num_keep).
+    """
+    batch, length = scores.shape
+    pruned = scores.topk(length - num_keep, largest=False, sorted=False)[1]
+    stays = torch.ones_like(scores, dtype=torch.bool)
+    stays = stays.scatter(1, pruned, False)
+    # The n-th token that stays goes to slot n; those that leave share a last
+    # slot that is cut off. Shapes depend on numbers only, never on values.
+    slot = torch.where(stays, stays.cumsum(1) - 1, num_keep)
+    order = torch.arange(length, device=scores.device).expand(batch, -1)
+    kept = order.new_zeros(batch, num_keep + 1).scatter(1, slot, order)
+    return kept[:, :num_keep], pruned
+
+
+def take_rows(x: Tensor, rows: Tensor) -> Tensor:
+    """Rows ``rows`` (B, n) of ``x`` (B, M, D), whole rows at a time."""
+    batch, length, dim = x.shape
+    if batch == 1:
+        return x[0].index_select(0, rows[0])[None]
+    start = torch.arange(batch, device=x.device)[:, None] * length
+    flat = x.reshape(-1, dim).index_select(0, (rows + start).flatten())
+    return flat.view(batch, -1, dim)
+
+
+def put_rows(x: Tensor, rows: Tensor, length: int) -> Tensor:
+    """Inverse of :func:`take_rows`: ``x`` (B, n, D) spread over a sequence of
+    ``length`` = n rows, ``rows`` (B, n) being a permutation."""
+    batch, _, dim = x.shape
+    start = torch.arange(batch, device=x.device)[:, None] * length
+    flat = x.new_empty(batch * length, dim)
+    flat = flat.index_copy(0, (rows + start).flatten(), x.reshape(-1, dim))
+    return flat.view(batch, length, dim)
+
+
+def follow_rows(source: Tensor, rows: Tensor, length: int) -> Tensor:
+    """``source`` (B, N) into a sequence of ``length`` -> into its selected
+    ``rows`` (B, n); -1 where a patch is in none of these."""
+    places = torch.arange(rows.shape[1], device=rows.device)
+    new = rows.new_full((len(rows), length), -1)
+    new = new.scatter(1, rows, places.expand(len(rows), -1))
+    return torch.where(source >= 0, new.gather(1, source.clamp(min=0)), source)

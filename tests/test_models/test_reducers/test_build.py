@@ -1,0 +1,37 @@
+# Copyright (c) mmcropr contributors.
+import pytest
+
+from mmcropr.models import CroprViT, LLFNeck, Random
+from mmcropr.models.reducers.build import find_reducer
+from tests.utils import TINY
+
+
+@pytest.mark.parametrize('kind', ['mmcropr.Random', 'Random', Random])
+def test_ways_to_name_it(kind):
+    assert find_reducer(dict(type=kind, rate=4)) is Random
+
+
+@pytest.mark.parametrize('reducer, error, message', [
+    ('mmcropr.Random', TypeError, "such as.*rate=40.*got 'mmcropr.Random'"),
+    ([dict(type='mmcropr.Random')], TypeError, 'must be a config'),
+    (dict(rate=4), TypeError, 'must be a config such as'),
+    (dict(type='Rndom', rate=4), KeyError, "no reducer 'Rndom'.*mmcropr.ToMe"),
+    (dict(type='mmcropr.LLFNeck', rate=4), TypeError, 'no token reducer'),
+    (dict(type=LLFNeck, rate=4), TypeError, 'no token reducer'),
+    (dict(type='mmcropr.Cropr', rate=4, num_query=4), TypeError,
+     'Keys of Cropr: num_heads, num_queries, selection, stop_gradient; of '
+     'every reducer: rate'),
+    (dict(type='mmcropr.Random', rate=4, p=4), TypeError,
+     'Keys of Random: none'),
+    (dict(type='mmcropr.ToMe', rate=[2, 9], align=1), ValueError,
+     'after block 1 of reducer=.*from 14 tokens.*at most 6, asked are 9'),
+])
+def test_refused(reducer, error, message):
+    with pytest.raises(error, match=message):
+        CroprViT(TINY, img_size=64, reducer=reducer)
+
+
+def test_alignment_that_undoes_pruning():
+    with pytest.warns(UserWarning, match='rate=1 prunes nothing of 17 tokens'):
+        CroprViT(TINY, img_size=64, reducer=dict(
+            type='mmcropr.Random', rate=1, align=1000))
