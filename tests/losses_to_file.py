@@ -1,5 +1,6 @@
 # Copyright (c) mmcropr contributors.
 """A hook for the tests of distributed training."""
+import atexit
 import json
 from pathlib import Path
 
@@ -8,9 +9,19 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 
+def write_threads(file: Path) -> None:
+    """Write the names of this process's threads (Linux)."""
+    file.write_text(
+        json.dumps([
+            comm.read_text().strip()
+            for comm in Path('/proc/self/task').glob('*/comm')
+        ]))
+
+
 @HOOKS.register_module(force=True)
 class LossesToFile(Hook):
-    """Writes every iteration's loss of this process to a file."""
+    """Writes every iteration's loss of this process to a file, and at its end
+    the threads it still has."""
 
     def __init__(self, out_dir: str) -> None:
         self.out_dir, self.losses = Path(out_dir), []
@@ -22,3 +33,5 @@ class LossesToFile(Hook):
     def after_train(self, runner) -> None:
         file = self.out_dir / f'losses_{get_rank()}.json'
         file.write_text(json.dumps(self.losses))
+        atexit.register(write_threads,
+                        self.out_dir / f'threads_{get_rank()}.json')

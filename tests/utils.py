@@ -3,6 +3,7 @@
 import importlib.util
 import inspect
 import json
+import socket
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -45,6 +46,13 @@ def forget_globals() -> None:
     for manager in managers:
         managers += manager.__subclasses__()
         manager._instance_dict.clear()
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as sock:
+        sock.bind(('127.0.0.1', 0))
+        return sock.getsockname()[1]
 
 
 def load_tool(path: str) -> ModuleType:

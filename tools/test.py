@@ -75,6 +75,21 @@ def set_tta(cfg: Config) -> None:
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
 
 
+def test(cfg: Config, args: argparse.Namespace) -> None:
+    """Build the runner and test the checkpoint of the command line."""
+    runner = Runner.from_cfg(cfg)
+    if not args.tta:
+        try:
+            model = runner.model
+            check_checkpoint(getattr(model, 'module', model), args.checkpoint)
+        except ValueError as error:
+            raise SystemExit(f'error: {error}') from error
+    if args.out:
+        runner.test_evaluator.metrics.append(
+            DumpResults(out_file_path=args.out))
+    runner.test()
+
+
 def main() -> None:
     args = parse_args()
     cfg = Config.fromfile(args.config)
@@ -95,17 +110,7 @@ def main() -> None:
     except FileNotFoundError as error:
         raise SystemExit(f'error: {error}') from error
     use_cpu_processes(cfg)
-    runner = Runner.from_cfg(cfg)
-    if not args.tta:
-        try:
-            model = runner.model
-            check_checkpoint(getattr(model, 'module', model), args.checkpoint)
-        except ValueError as error:
-            raise SystemExit(f'error: {error}') from error
-    if args.out:
-        runner.test_evaluator.metrics.append(
-            DumpResults(out_file_path=args.out))
-    runner.test()
+    test(cfg, args)
     leave_processes()
 
 

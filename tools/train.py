@@ -67,6 +67,18 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
+def train(cfg: Config) -> None:
+    """Build the runner and train."""
+    runner = Runner.from_cfg(cfg)
+    if cfg.get('load_from') and not cfg.get('resume'):
+        try:
+            check_start(
+                getattr(runner.model, 'module', runner.model), cfg.load_from)
+        except ValueError as error:
+            raise SystemExit(f'error: {error}') from error
+    runner.train()
+
+
 def main() -> None:
     cfg = load_config(parse_args())
     try:
@@ -77,14 +89,7 @@ def main() -> None:
     except (FileNotFoundError, ValueError) as error:
         raise SystemExit(f'error: {error}') from error
     use_cpu_processes(cfg)
-    runner = Runner.from_cfg(cfg)
-    if cfg.get('load_from') and not cfg.get('resume'):
-        try:
-            check_start(
-                getattr(runner.model, 'module', runner.model), cfg.load_from)
-        except ValueError as error:
-            raise SystemExit(f'error: {error}') from error
-    runner.train()
+    train(cfg)
     leave_processes()
 
 

@@ -1,4 +1,5 @@
 # Copyright (c) mmcropr contributors.
+import gc
 import os
 
 import torch
@@ -36,7 +37,13 @@ def use_cpu_processes(cfg: Config) -> None:
 
 
 def leave_processes() -> None:
-    """Leave the process group, if there is one. A process that ends within it
-    can be aborted by the threads of its backend."""
+    """Leave the process group, if there is one, and end its threads.
+
+    A thread of gloo that drops the tensors of its last work while the
+    interpreter shuts down aborts the process (pytorch/pytorch#190489). Its
+    threads end with the group, and the group with the last reference to it,
+    so call this when the runner, and the model with it, is out of reach.
+    """
     if distributed.is_available() and distributed.is_initialized():
+        gc.collect()
         distributed.destroy_process_group()

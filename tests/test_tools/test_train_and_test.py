@@ -2,7 +2,6 @@
 """The command line tools, as users start them."""
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +13,9 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from mmcropr.utils.checkpoint import check_checkpoint
-from tests.utils import (ROOT, load_tool, logged, tiny_classifier_config,
-                         tiny_detector_config, tiny_digits_config)
+from tests.utils import (ROOT, free_port, load_tool, logged,
+                         tiny_classifier_config, tiny_detector_config,
+                         tiny_digits_config)
 
 
 def run_tool(*args: str, **env: str) -> subprocess.CompletedProcess:
@@ -136,12 +136,6 @@ def test_checkpoint_without_auxiliary_head(digits, tmp_path):
     check_checkpoint(model, str(tmp_path / 'x.pth'))
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(('127.0.0.1', 0))
-        return sock.getsockname()[1]
-
-
 def segmentor(digits: Path, work_dir: Path) -> Config:
     cfg = tiny_digits_config(digits, work_dir)
     # Weighted means of half batches are not the mean of the whole batch.
@@ -199,6 +193,10 @@ def test_two_processes_are_one(digits, tmp_path, make):
             json.loads((work_dir / f'losses_{rank}.json').read_text())
             for rank in range(gpus)
         ], axis=0)  # yapf: disable
+        for rank in range(gpus):  # gloo's could abort the finished process
+            threads = json.loads(
+                (work_dir / f'threads_{rank}.json').read_text())
+            assert threads and 'pt_gloo_runloop' not in threads
     assert losses[1].shape == (8, )
     np.testing.assert_allclose(losses[2], losses[1], rtol=1e-4)
 
