@@ -284,10 +284,6 @@ def test_sizes_fit_together(name, monkeypatch):
     schedule = PruningSchedule(
         len(vit.blocks), grid, vit.num_prefix_tokens, **keys)
     lengths = schedule.lengths()
-    steps = [grid[0] * grid[1] + vit.num_prefix_tokens, *lengths]
-    for before, after in zip(steps, lengths):
-        MODELS.get(reducer.type).check_step(before, after,
-                                            vit.num_prefix_tokens)
     if 'align' not in keys:
         assert all(length % 8 == 0 for length in lengths)
     ratio = 1 - lengths[-1] / (grid[0] * grid[1])

@@ -4,3 +4,5 @@ _base_ = [
     '../_base_/schedules/adamw_imagenet_50e.py',
     '../_base_/cls_runtime.py',
 ]
+optim_wrapper = dict(optimizer=dict(lr=1e-3))  # batch 256
+auto_scale_lr = dict(base_batch_size=256)

@@ -23,6 +23,7 @@ class TokenState:
         x: Current tokens (B, P + K, D), prefix first.
         grid: Patches per column and row (h, w).
         num_prefix: P.
+        has_class_token: Whether the first prefix token is a class token.
         image: The image as embedded (B, C, H, W), padded to whole patches.
         image_size: Height and width before that padding, in pixels.
         rope: Rotary table of the trunk in raster order, whose last but one
@@ -36,8 +37,9 @@ class TokenState:
             grid is in, -1 where it left; else None.
         mixture: After soft merging, shares (B, K, N) of the patches of the
             grid in every current one; else None.
-        size: How many tokens each current one stands for in attention,
-            prefix first, (B, P + K); None where all count once.
+        size: How many tokens each current one stands for, prefix first,
+            (B, P + K); None where all count once.
+        proportional: Whether each counts as many times in attention.
         mask: Which current tokens are real, prefix first, (B, P + K), where
             images keep different numbers; the others fill up and nothing
             attends to them. None where all are.
@@ -64,6 +66,7 @@ class TokenState:
     source: Optional[Tensor] = None
     mixture: Optional[Tensor] = None
     size: Optional[Tensor] = None
+    proportional: bool = True
     mask: Optional[Tensor] = None
     policy: Optional[Tensor] = None
     pruned: List[Pruned] = field(default_factory=list)
@@ -72,6 +75,7 @@ class TokenState:
     module: int = 0
     readers: List[str] = field(default_factory=list)
     finished: bool = False
+    has_class_token: bool = True
 
     @property
     def num_patches(self) -> int:

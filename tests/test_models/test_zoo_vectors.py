@@ -10,7 +10,7 @@ from mmcropr.models.heads.dynamic_vit_head import (class_loss, ratio_loss,
                                                    token_loss)
 from mmcropr.models.reducers import DPCKNN, DynamicViT, KMedoids
 from mmcropr.models.reducers.k_medoids import cluster_medoids
-from mmcropr.models.reducers.tome import match_tokens
+from mmcropr.models.reducers.tome import match_tokens, merge_tokens
 from tests.utils import VECTORS, group
 
 RENAMED = {'v': 'centres'}
@@ -220,7 +220,7 @@ def test_to_me():
 
 
 def test_matching_of_to_me():
-    """Without any special token; ours keep their order."""
+    """Without any special token, and with two."""
     vectors = load('tome')
     count = int(vectors['cfg.bsm_r'])
     found = match_tokens(vectors['in.bsm.metric'], count, 0)
@@ -228,11 +228,29 @@ def test_matching_of_to_me():
         found.source.shape))
     assert found.target.equal(2 * vectors['out.bsm.dst_idx'].view(
         found.target.shape) + 1)
+    evens = len(vectors['in.bsm.metric'][0, ::2]) - count
+    assert found.kept[:, :evens].equal(2 * vectors['out.bsm.unm_idx'])
+    x, size = vectors['in.bsm.x'], vectors['in.bsm.size'][..., 0]
+    x, size = merge_tokens(x, size, found)
+    check(x, vectors['out.bsm.x'])
+    check(size, vectors['out.bsm.size'][..., 0])
     # class and distillation token are protected
     two = match_tokens(vectors['in.bsm.metric'], count, 2)
+    x, size = merge_tokens(vectors['in.bsm.x'], vectors['in.bsm.size'][..., 0],
+                           two)
+    check(x, vectors['out.bsm_dist.x'])
+    check(size, vectors['out.bsm_dist.size'][..., 0])
     assert two.kept[:, :2].tolist() == [[0, 1]] * len(two.kept)
     assert 1 not in two.target and 0 not in two.source
-    assert two.kept.shape[1] == vectors['out.bsm_dist.x'].shape[1]
+
+
+def test_matching_does_not_depend_on_autocast():
+    torch.manual_seed(0)
+    keys = torch.randn(2, 197, 64) + 3 * torch.randn(64)
+    wanted = match_tokens(keys, 40, 1)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        found = match_tokens(keys, 40, 1)
+    assert all(a.equal(b) for a, b in zip(found, wanted))
 
 
 @pytest.mark.parametrize('prefix', ['', 'tr.'])

@@ -18,7 +18,7 @@ param_scheduler = [
         convert_to_iter_based=True),
     dict(
         type='CosineAnnealingLR',
-        eta_min=1e-6,
+        eta_min_ratio=1e-6 / 4e-3,  # of the rate of every layer
         begin=5,
         end=50,
         by_epoch=True,

@@ -169,11 +169,19 @@ class CroprViT(BaseModule):
 
     def lengths(self, grid: Optional[Tuple[int, int]] = None) -> List[int]:
         """Sequence length after every module, as the next forward has it;
-        empty without a reducer. See :meth:`PruningSchedule.lengths`."""
+        empty without a reducer. See :meth:`PruningSchedule.lengths` and
+        :meth:`TokenReducer.reached`."""
         if self.schedule is None:
             return []
         ramps = self.training and self.follows_progress
-        return self.schedule.lengths(grid, self._progress if ramps else (1, 1))
+        asked = self.schedule.lengths(grid, self._progress if ramps else (1, 1))
+        height, width = self.trunk.grid if grid is None else grid
+        num_prefix, lengths = self.trunk.num_prefix, []
+        length = num_prefix + height * width
+        for reducer, wanted in zip(self.reducers, asked):
+            length = reducer.reached(length, wanted, num_prefix)
+            lengths.append(length)
+        return lengths
 
     def forward(self, image: Tensor) -> Union[TokenState, FeatureMaps]:
         """Run all blocks, or with 'tokens' all but the last.

@@ -86,6 +86,7 @@ class Trunk:
             x=x,
             grid=grid,
             num_prefix=self.num_prefix,
+            has_class_token=self.has_class_token,
             image=image,
             image_size=(size[0], size[1]),
             rope=rope,
@@ -118,11 +119,12 @@ class Trunk:
         """What is added to the attention logits, (B, 1, 1, P + K): a token
         that stands for n of them counts n times (ToMe), one that only fills
         up not at all; None if there are neither."""
-        if state.size is None and state.mask is None:
+        size = state.size if state.proportional else None
+        if size is None and state.mask is None:
             return None
         bias = torch.zeros_like(state.x[..., 0])
-        if state.size is not None:
-            bias = bias + state.size.log().to(bias.dtype)
+        if size is not None:
+            bias = bias + size.log().to(bias.dtype)
         if state.mask is not None:
             bias = bias.masked_fill(~state.mask, -torch.inf)
         return bias[:, None, None]

@@ -53,9 +53,11 @@ class PoolNeck(BaseModule):
             raise TypeError(
                 'PoolNeck takes the TokenState of a mmcropr.CroprViT with '
                 f"out_type='tokens', got {type(inputs).__name__}.")
-        if self.pool == 'cls' and inputs.num_prefix == 0:
+        if self.pool == 'cls' and not inputs.has_class_token:
             raise ValueError("pool='cls' needs a model with a class token; "
-                             "this one has none: use pool='avg'.")
+                             f'this one has none among its '
+                             f"{inputs.num_prefix} prefix tokens: use "
+                             "pool='avg'.")
         state = inputs.restore() if self.llf else inputs
         if self.pool == 'cls':
             return FeatureMaps([state.finish()[:, 0]], state)
@@ -68,4 +70,6 @@ class PoolNeck(BaseModule):
         # Without prefix tokens an image may have decided against all
         total = weights.sum(1, keepdim=True).clamp(min=1)
         weights = (weights / total).to(x.dtype)
-        return FeatureMaps([state.norm((weights[:, None] @ x)[:, 0])], state)
+        # No matrix product, which autocast would run in half precision
+        mean = (weights[..., None] * x).sum(1)
+        return FeatureMaps([state.norm(mean)], state)

@@ -55,14 +55,27 @@ class TokenReducer(BaseModule):
             return f'a head that reads what {type(self).__name__} leaves'
         return self.head_hint.replace('=N', f'={num_modules}')
 
-    @classmethod
-    def check_step(cls, before: int, after: int, num_prefix: int) -> None:
-        """Raise a ValueError if this reducer cannot get from ``before`` to
-        ``after`` tokens in one step; asked when a model is built."""
+    def reached(self, before: int, length: int, num_prefix: int) -> int:
+        """How many of ``before`` tokens are left where ``length`` are asked
+        for, all counts with prefix tokens. That is ``length``; a reducer with
+        bounds of its own says what it does. A schedule beyond them is refused
+        when a model is built; on images of other sizes they hold."""
+        return length
 
     @abstractmethod
     def forward(self, state: TokenState, length: int) -> TokenState:
         """Reduce to ``length`` tokens, prefix tokens included."""
+
+
+class Idle(TokenReducer):
+    """Stands where the schedule asks a reducer with ``fixed_number`` for
+    nothing: weights that do no work would stop distributed training."""
+
+    def reached(self, before: int, length: int, num_prefix: int) -> int:
+        return before
+
+    def forward(self, state: TokenState, length: int) -> TokenState:
+        return state
 
 
 class TopKPruner(TokenReducer):
@@ -80,8 +93,9 @@ class TopKPruner(TokenReducer):
 
 
 class SoftMerger(TokenReducer):
-    """Replaces the patches by a fixed number of mixtures of them; a subclass
-    says how they are mixed.
+    """Replaces the patches by a fixed number of mixtures of them, on images
+    of any size (on small ones it can be more than there were); a subclass says
+    how they are mixed.
 
     Args:
         embed_dim: Channels D of the tokens.
@@ -102,7 +116,9 @@ class SoftMerger(TokenReducer):
     def mix(self, patches: Tensor) -> Tuple[Tensor, Tensor]:
         """Patches (B, K, D) -> mixtures (B, M, D) and weights (B, M, K)."""
 
+    def reached(self, before: int, length: int, num_prefix: int) -> int:
+        return num_prefix + self.num_tokens
+
     def forward(self, state: TokenState, length: int) -> TokenState:
-        if length < state.length and self.num_tokens < state.num_current:
-            state.mix(*self.mix(state.x[:, state.num_prefix:]))
+        state.mix(*self.mix(state.x[:, state.num_prefix:]))
         return state

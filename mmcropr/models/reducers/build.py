@@ -8,7 +8,7 @@ from mmengine.logging import print_log
 
 from mmcropr.registry import MODELS
 
-from .base import TokenReducer
+from .base import Idle, TokenReducer
 from .schedule import PruningSchedule
 
 AMOUNTS = ('rate', 'tpr', 'keep', 'keep_rate')
@@ -66,16 +66,18 @@ def build_reducers(cfg: dict, depth: int, grid: Tuple[int, int],
             f'tpr, keep or keep_rate. It has the keys {", ".join(cfg)}.')
     schedule = PruningSchedule(depth, grid, num_prefix, **keys)
     own = {'embed_dim': embed_dim, **own, 'type': kind}
-    reducers = [
-        _build(own, cfg, length - num_prefix) for length in schedule.lengths()
-    ]
-    length = num_prefix + grid[0] * grid[1]
+    length, reducers = num_prefix + grid[0] * grid[1], []
     for number, after in zip(schedule.modules, schedule.lengths()):
-        try:
-            kind.check_step(length, after, num_prefix)
-        except ValueError as error:
-            raise ValueError(f'after block {number} of reducer={dict(cfg)}: '
-                             f'{error}') from error
+        idle = kind.fixed_number and after == length
+        reducers.append(
+            Idle(embed_dim) if idle else _build(own, cfg, after - num_prefix))
+        reached = reducers[-1].reached(length, after, num_prefix)
+        if reached != after:
+            raise ValueError(
+                f'reducer={dict(cfg)} after block {number}: {kind.__name__} '
+                f'cannot take {length} tokens, {num_prefix} of them prefix '
+                f'tokens, to {after} at once, only to {reached}. Let less '
+                'leave, or spread it over more modules.')
         length = after
     print_log(f'{kind.__name__}: {schedule.describe()}', 'current')
     if schedule.misses_tpr():

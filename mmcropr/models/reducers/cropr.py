@@ -76,6 +76,7 @@ class Cropr(TopKPruner):
             raise ValueError(f'num_heads={num_heads} does not divide the '
                              f'embed_dim={embed_dim} of the tokens.')
         self.selection, self.stop_gradient = selection, stop_gradient
+        self.draws = selection == 'sample'
         if num_queries < 1:
             raise ValueError(f'num_queries must be 1 or more (1 for image-'
                              f'level tasks, h * w for segmentation), got '

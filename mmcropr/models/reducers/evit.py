@@ -22,9 +22,6 @@ class EViT(TokenReducer):
         embed_dim: Channels D of the tokens.
         fuse: Whether the others are fused; False prunes them.
         init_cfg: As of every mmengine module.
-
-    Raises:
-        ValueError: If a length leaves no place for a patch and the fused one.
     """
 
     needs = ('cls_attention', )
@@ -38,19 +35,20 @@ class EViT(TokenReducer):
         super().__init__(embed_dim, init_cfg)
         self.fuse = fuse
 
+    def reached(self, before: int, length: int, num_prefix: int) -> int:
+        """At least one patch and the fused one stay."""
+        least = num_prefix + 1 + self.fuse
+        return min(before, max(length, least))
+
     def forward(self, state: TokenState, length: int) -> TokenState:
-        num_prefix, count = state.num_prefix, length - state.num_prefix - 1
+        num_prefix = state.num_prefix
+        length = self.reached(state.length, length, num_prefix)
         if length >= state.length:
             return state
         if not self.fuse:
             state.prune(state.stats['cls_attention'].detach(), length)
             return state
-        if count < 1:
-            raise ValueError(
-                f'EViT cannot leave {length} of {state.length} tokens: '
-                f'{num_prefix} prefix tokens, one patch and the fused one '
-                f'need {num_prefix + 2}.')
-        patches = state.x[:, num_prefix:]
+        patches, count = state.x[:, num_prefix:], length - num_prefix - 1
         scores = state.stats['cls_attention'].to(patches.dtype)
         kept, left = split_lowest(scores.detach(), count)
         weights = scores.gather(1, left)

@@ -28,6 +28,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+def _are_whole(values: Sequence[Any]) -> bool:
+    return all(_is_number(value) and value % 1 == 0 for value in values)
+
+
 class PruningSchedule:
     """Kept lengths, known before the first forward for any grid.
 
@@ -113,7 +117,7 @@ class PruningSchedule:
                 kind, 'a number or a list of them')
             raise ValueError(f'{kind} must be {wanted}, got {value!r}')
         if modules is not None and (isinstance(modules, (int, str))
-                                    or not all(map(_is_number, modules))):
+                                    or not _are_whole(modules)):
             raise ValueError('modules must be a list of block numbers, got '
                              f'{modules!r}')
 
@@ -139,7 +143,7 @@ class PruningSchedule:
                 'model of 12 blocks.')
         elif modules is None:
             modules = range(max(depth - 2, 0))
-        modules = tuple(modules)
+        modules = tuple(map(int, modules))
         if (not modules or list(modules) != sorted(set(modules))
                 or modules[0] < 0 or modules[-1] > depth - 2):
             raise ValueError(
@@ -155,7 +159,7 @@ class PruningSchedule:
     def _check_amount(self) -> None:
         total = self.grid[0] * self.grid[1]
         given = self.per_module or (self.given, )
-        if self.kind == 'rate' and any(r < 0 or r != int(r) for r in given):
+        if self.kind == 'rate' and (not _are_whole(given) or min(given) < 0):
             raise ValueError('rate is a whole number of patches, 0 or more, '
                              f'got {self.given}')
         if self.kind == 'tpr' and not 0 <= self.tpr < 1:
@@ -165,7 +169,7 @@ class PruningSchedule:
                              f'stays, in (0, 1], got {self.given}')
         if self.kind == 'keep_rate':
             self.rates = [Fraction(str(r)).as_integer_ratio() for r in given]
-        if self.kind == 'keep' and any(n != int(n) for n in given):
+        if self.kind == 'keep' and not _are_whole(given):
             raise ValueError(f'keep is a list of whole lengths, got {given}')
         if self.kind == 'keep':
             bound = (total + self.num_prefix, *given)
@@ -205,7 +209,7 @@ class PruningSchedule:
         torch.compile sees constants: it takes N to N - count * a / b."""
         total = self.grid[0] * self.grid[1]
         if self.kind == 'keep':
-            return [(total - length, 1, 1) for length in self.per_module]
+            return [(total - n, 1, 1) for n in map(int, self.per_module)]
         if self.per_module is not None:
             sums = accumulate(map(int, self.per_module))
             return [(amount, 1, 1) for amount in sums]
@@ -243,7 +247,7 @@ class PruningSchedule:
         if self.kind == 'keep_rate':
             return self._lengths_by_share(total, (1, 1) if full else progress)
         if full and self.kind == 'keep' and total == reference:
-            return list(self.per_module)
+            return list(map(int, self.per_module))
         length, result = total + self.num_prefix, []
         for above, below, count in self.amounts:
             if not full:

@@ -52,5 +52,30 @@ def test_bad_input():
         PoolNeck()(backbone(out_type='featmap')(torch.rand(1, 3, 64, 64)))
     model = backbone(dict(TINY, class_token=False, global_pool='avg',
                           fc_norm=False))
-    with pytest.raises(ValueError, match="this one has none: use pool='avg'"):
+    with pytest.raises(ValueError, match="none among its 0 .*pool='avg'"):
         PoolNeck('cls')(model(torch.rand(1, 3, 64, 64)))
+    model = backbone(dict(TINY, class_token=False, reg_tokens=4,
+                          global_pool='avg', fc_norm=False))
+    with pytest.raises(ValueError, match="none among its 4 .*pool='avg'"):
+        PoolNeck('cls')(model(torch.rand(1, 3, 64, 64)))
+
+
+@pytest.mark.parametrize('proportional', [True, False])
+def test_merged_tokens_count_by_their_size(proportional):
+    """Whether or not attention goes by it; in float32 under autocast."""
+    model = backbone(reducer=dict(
+        type='mmcropr.ToMe', keep=[10, 6], modules=[0, 1], align=1,
+        proportional=proportional))
+    image = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        state = model(image)
+        size = state.size
+        assert size.sum(1).tolist() == [17, 17]
+        assert (model.trunk.mask_of(state) is not None) == proportional
+        x = state.finish_block()
+        wanted = state.norm((x * size[..., None]).sum(1) / 17)
+        found = PoolNeck(llf=False)(model(image))[0]
+        torch.testing.assert_close(found, wanted)
+        with torch.autocast('cpu', dtype=torch.bfloat16):
+            found = PoolNeck(llf=False)(model(image))[0]
+    assert found.dtype == torch.float32

@@ -1,5 +1,6 @@
 # Copyright (c) mmcropr contributors.
 import pytest
+import torch
 
 from mmcropr.models import CroprViT, LLFNeck, Random
 from mmcropr.models.reducers.build import find_reducer
@@ -23,12 +24,25 @@ def test_ways_to_name_it(kind):
      'every reducer: rate'),
     (dict(type='mmcropr.Random', rate=4, p=4), TypeError,
      'Keys of Random: none'),
+    (dict(type='mmcropr.EViT', keep=[9, 2], align=1), ValueError,
+     'after block 1: EViT cannot take 9 .*to 2 at once, only to 3'),
     (dict(type='mmcropr.ToMe', rate=[2, 9], align=1), ValueError,
-     'after block 1 of reducer=.*from 14 tokens.*at most 6, asked are 9'),
+     'after block 1: ToMe cannot take 14 tokens, 1 of them prefix tokens, '
+     'to 5 at once, only to 8'),
 ])
 def test_refused(reducer, error, message):
     with pytest.raises(error, match=message):
         CroprViT(TINY, img_size=64, reducer=reducer)
+
+
+def test_no_weights_without_work():
+    """Distributed training would wait for their gradients."""
+    model = CroprViT(TINY, img_size=64, reducer=dict(
+        type='mmcropr.SiT', rate=[0, 6, 0], align=1))
+    assert [bool(list(r.parameters())) for r in model.reducers] == [
+        False, True, False]
+    assert model.lengths() == [17, 10, 10]
+    assert model(torch.rand(1, 3, 64, 64))[0].shape == (1, 32, 4, 4)
 
 
 def test_alignment_that_undoes_pruning():

@@ -132,6 +132,10 @@ def test_scores_do_not_depend_on_autocast():
     assert found.dtype == torch.float32 and torch.equal(found, wanted)
 
 
+def test_sampling_says_that_it_draws():
+    assert Cropr(16, selection='sample').draws and not Cropr(16).draws
+
+
 def test_initial_queries():
     torch.manual_seed(0)
     reducer = Cropr(embed_dim=64, num_queries=1000)

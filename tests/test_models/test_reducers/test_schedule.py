@@ -196,6 +196,7 @@ def test_rate_zero_keeps_prefix_and_patches(amount):
     (dict(keep=[40.5, 20]), r'whole lengths, got \(40.5, 20\)'),
     (dict(tpr=[.3, .3]), r'tpr must be a number, got \[0.3, 0.3\]'),
     (dict(rate='12'), "rate must be a number or a list of them, got '12'"),
+    (dict(rate=3, modules=[0.5, 1.5]), r'block numbers, got \[0.5, 1.5\]'),
     (dict(rate=3, modules=3), 'list of block numbers, got 3'),
     (dict(rate=3, align=2.), 'align must be 1 or more, got 2.0'),
     (dict(tpr=.5, slope=.5), 'one rate, got tpr=0.5'),
