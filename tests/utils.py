@@ -3,7 +3,9 @@
 import importlib.util
 import inspect
 import json
+import os
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -46,6 +48,15 @@ def forget_globals() -> None:
     for manager in managers:
         managers += manager.__subclasses__()
         manager._instance_dict.clear()
+
+
+def run_tool(*args: str, **env: str) -> subprocess.CompletedProcess:
+    """Run a command in the repository, as users start it."""
+    path = str(Path(sys.executable).parent)
+    env = dict(os.environ, PATH=f'{path}{os.pathsep}{os.environ["PATH"]}',
+               OMP_NUM_THREADS='1', **env)  # yapf: disable
+    return subprocess.run([str(a) for a in args], capture_output=True,
+                          text=True, cwd=ROOT, env=env)
 
 
 def free_port() -> int:

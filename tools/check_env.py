@@ -6,6 +6,7 @@ Prints every version that matters, whether mmcv's compiled ops load, and for
 each problem the command that solves it. Exit code 0 only if all is well.
 """
 import importlib
+import importlib.metadata
 import platform
 import subprocess
 import sys
@@ -35,6 +36,28 @@ PACKAGES = [
     ('pycocotools', 'digits scenes, COCO', False, 'pip install pycocotools'),
 ]
 HOSTS = ('mmseg', 'mmdet', 'mmpretrain')
+# Both stacks have the same import names: one must not overwrite the other
+UPSTREAM = {
+    'onedl-mmengine==0.10.12': 'mmengine==0.10.7',
+    'onedl-mmcv==2.3.6': 'mmcv==2.1.0',
+    'onedl-mmsegmentation==1.4.2': 'mmsegmentation==1.2.2',
+    'onedl-mmdetection==3.5.1': 'mmdet==3.3.0',
+    'onedl-mmpretrain==1.3.6': 'mmpretrain==1.2.0',
+}
+
+
+def is_upstream() -> bool:
+    """Whether OpenMMLab's own packages are installed, not the forks."""
+    names = {d.metadata['Name'] for d in importlib.metadata.distributions()}
+    return 'mmengine' in names and 'onedl-mmengine' not in names
+
+
+def for_this_stack(remedy: str) -> str:
+    """A remedy in the names of the packages that are installed here."""
+    if is_upstream():
+        for fork, upstream in UPSTREAM.items():
+            remedy = remedy.replace(fork, upstream)
+    return remedy
 
 
 def load(name: str) -> Tuple[Optional[str], str]:
@@ -97,6 +120,8 @@ def check_packages() -> Tuple[dict, List[Tuple[str, str]]]:
         version, error = load(name)
         versions[name] = version
         print(f'  {name:<12} {version or "-":<16} {purpose}')
+        if version is None and not required:
+            print(f'{"":<32}to add it: {for_this_stack(remedy)}')
         installed = not error.startswith(f"ModuleNotFoundError: No module "
                                          f"named '{name}'")
         if version is None and (required or installed):
@@ -126,7 +151,7 @@ def main() -> None:
     if versions['torch']:
         print(f'  device       {device()}')
     for problem, remedy in problems:
-        print(f'\nPROBLEM: {problem}\n  mend it: {remedy}')
+        print(f'\nPROBLEM: {problem}\n  mend it: {for_this_stack(remedy)}')
     print('\nThis environment works.' if not problems else
           f'\n{len(problems)} problem(s). A fresh environment with everything '
           f'pinned: {SETUP}')

@@ -2,7 +2,6 @@
 """The command line tools, as users start them."""
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,17 +12,9 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from mmcropr.utils.checkpoint import check_checkpoint
-from tests.utils import (ROOT, free_port, load_tool, logged,
+from tests.utils import (free_port, load_tool, logged, run_tool,
                          tiny_classifier_config, tiny_detector_config,
                          tiny_digits_config)
-
-
-def run_tool(*args: str, **env: str) -> subprocess.CompletedProcess:
-    path = str(Path(sys.executable).parent)
-    env = dict(os.environ, PATH=f'{path}{os.pathsep}{os.environ["PATH"]}',
-               OMP_NUM_THREADS='1', **env)  # yapf: disable
-    return subprocess.run([str(a) for a in args], capture_output=True,
-                          text=True, cwd=ROOT, env=env)
 
 
 @pytest.fixture
@@ -267,21 +258,3 @@ def test_resume_names_a_checkpoint(config, monkeypatch):
                                       'a.pth'])
     cfg = tool.load_config(tool.parse_args())
     assert cfg.resume and cfg.load_from == 'a.pth'
-
-
-def test_check_env():
-    done = run_tool(sys.executable, 'tools/check_env.py')
-    assert done.returncode == 0, done.stdout
-    assert torch.__version__ in done.stdout
-    assert 'mmcv ops     load and work' in done.stdout
-
-
-def test_check_env_tells_the_remedy(tmp_path):
-    """An mmcv without its ops: the first wall that users meet."""
-    (tmp_path / 'mmcv').mkdir()
-    (tmp_path / 'mmcv/__init__.py').write_text("__version__ = '2.3.6'")
-    done = run_tool(sys.executable, 'tools/check_env.py',
-                    PYTHONPATH=str(tmp_path))
-    assert done.returncode == 1
-    assert 'PROBLEM: mmcv 2.3.6 has no working compiled ops' in done.stdout
-    assert 'MMCV_WITH_OPS=1 pip install' in done.stdout

@@ -174,7 +174,8 @@ class CroprViT(BaseModule):
         if self.schedule is None:
             return []
         ramps = self.training and self.follows_progress
-        asked = self.schedule.lengths(grid, self._progress if ramps else (1, 1))
+        progress = self._progress if ramps else (1, 1)
+        asked = self.schedule.lengths(grid, progress)
         height, width = self.trunk.grid if grid is None else grid
         num_prefix, lengths = self.trunk.num_prefix, []
         length = num_prefix + height * width
