@@ -193,6 +193,10 @@ class CroprViT(BaseModule):
         Returns:
             A :class:`TokenState`, or :class:`FeatureMaps` with one map
             (B, D, ceil(H / patch), ceil(W / patch)) per ``out_indices``.
+
+        Raises:
+            RuntimeError: If a reducer leaves another number of tokens than
+                asked for.
         """
         trunk = self.trunk
         state = trunk.embed(image)
@@ -227,10 +231,15 @@ class CroprViT(BaseModule):
             return self.trunk.block(number, state)
         state.module, length = plan
         reducer: TokenReducer = self.reducers[state.module]
-        if reducer.stage == 'attention':
-            state = self.trunk.attention_half(number, state)
-            return self.trunk.mlp_half(number, reducer(state, length))
-        return reducer(self.trunk.block(number, state), length)
+        inside = reducer.stage == 'attention'
+        run = self.trunk.attention_half if inside else self.trunk.block
+        state = reducer(run(number, state), length)
+        if state.length != length and state.policy is None:
+            raise RuntimeError(
+                f'{type(reducer).__name__} after block {number} left '
+                f'{state.length} tokens, not the {length} of the schedule: '
+                'its reached() must say what it does.')
+        return self.trunk.mlp_half(number, state) if inside else state
 
     def _check_readers(self, state: TokenState) -> None:
         """Warn if nothing learns from the routes of the last iteration."""

@@ -5,6 +5,7 @@ import torch
 from mmcropr.models import CroprViT
 from mmcropr.models.reducers import TopKPruner
 from mmcropr.registry import MODELS
+from mmcropr.structures import TokenState
 from tests.utils import TINY, TINY_EVA, randomise_layer_scale
 
 CROPR = dict(type='mmcropr.Cropr', rate=4, align=1)
@@ -151,6 +152,17 @@ def test_a_reducer_inside_the_block():
     by_hand.prune(by_hand.raster_index().float(), 12)
     by_hand = trunk.block(2, trunk.mlp_half(1, by_hand))
     assert torch.equal(state.x, by_hand.x)
+
+
+def test_a_reducer_that_takes_too_much(monkeypatch):
+    cfg = dict(type='mmcropr.Random', rate=4, align=1, modules=[1])
+    model = CroprViT(TINY, img_size=64, reducer=cfg).eval()
+    prune = TokenState.prune
+    monkeypatch.setattr(TokenState, 'prune', lambda state, scores, length:
+                        prune(state, scores, length - 1))
+    with pytest.raises(RuntimeError, match='Random after block 1 left 11 '
+                       'tokens, not the 12 of the schedule'):
+        model(torch.rand(1, 3, 64, 64))
 
 
 def test_gradients_reach_everything():
