@@ -122,9 +122,12 @@ class Trunk:
         size = state.size if state.proportional else None
         if size is None and state.mask is None:
             return None
-        bias = torch.zeros_like(state.x[..., 0])
+        # In the precision of the queries, which autocast may have lowered;
+        # attention on the CPU asks for it in torch 2.1
+        dtype = (state.x[0, :0] @ state.x[0, :0].T).dtype
+        bias = torch.zeros_like(state.x[..., 0], dtype=dtype)
         if size is not None:
-            bias = bias + size.log().to(bias.dtype)
+            bias = bias + size.log().to(dtype)
         if state.mask is not None:
             bias = bias.masked_fill(~state.mask, -torch.inf)
         return bias[:, None, None]
