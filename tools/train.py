@@ -7,6 +7,7 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
+from mmcropr.models.checks import backbones_of, check_model
 from mmcropr.utils.checkpoint import check_start
 from mmcropr.utils.data import check_annotations, check_data, check_start_files
 from mmcropr.utils.dist import (is_first_process, leave_processes,
@@ -70,6 +71,11 @@ def load_config(args: argparse.Namespace) -> Config:
 def train(cfg: Config) -> None:
     """Build the runner and train."""
     runner = Runner.from_cfg(cfg)
+    try:
+        if len(backbones_of(runner.model)) == 1:
+            check_model(runner.model)
+    except ValueError as error:
+        raise SystemExit(f'error: {error}') from error
     if cfg.get('load_from') and not cfg.get('resume'):
         try:
             check_start(

@@ -99,6 +99,17 @@ class TokenState:
         order = torch.arange(self.num_patches, device=self.x.device)
         return order.expand(self.x.shape[0], -1)
 
+    def _check(self, what: str, given: Tensor, *wanted: int) -> None:
+        """Raise a ValueError unless a tensor has the shape (B, *wanted), -1
+        for any number."""
+        shape, wanted = tuple(given.shape), (len(self.x), *wanted)
+        if len(shape) != len(wanted) or any(
+                b not in (-1, a) for a, b in zip(shape, wanted)):
+            raise ValueError(
+                f'{what} must be {wanted} (-1: any number) for '
+                f'{self.num_current} current patches, without the '
+                f'{self.num_prefix} prefix tokens, got {shape}.')
+
     def prune(self, scores: Tensor, length: int) -> None:
         """Keep the patches with the highest scores, and all prefix tokens.
 
@@ -107,8 +118,10 @@ class TokenState:
             length: Tokens that stay, prefix tokens included.
 
         Raises:
-            ValueError: If no patch would stay, or more than there are.
+            ValueError: If no patch would stay, more than there are, or the
+                scores have another shape.
         """
+        self._check('scores', scores, self.num_current)
         num_prefix, num_keep = self.num_prefix, length - self.num_prefix
         if not 0 < num_keep <= scores.shape[1]:
             raise ValueError(
@@ -143,7 +156,12 @@ class TokenState:
                 ``valid``.
             valid: Which of the M are real, (B, M). A valid row is there only
                 once.
+
+        Raises:
+            ValueError: If the two differ in shape.
         """
+        self._check('rows', rows, -1)
+        self._check('valid', valid, rows.shape[1])
         length, source = self.num_current, self._slot_of_patches()
         batch, count = rows.shape
         places = torch.arange(count, device=rows.device).expand(batch, -1)
@@ -170,13 +188,15 @@ class TokenState:
             share: Of the patches that shall stay, for the auxiliary head.
 
         Raises:
-            ValueError: If patches were taken out of the sequence before.
+            ValueError: If patches were taken out of the sequence before, or
+                ``keep`` has another shape.
         """
         if self.num_current != self.num_patches or self.index is not None:
             raise ValueError(
                 f'a decision needs all {self.num_patches} patches in raster '
                 f'order, {self.num_current} are there: other reducers cannot '
                 'work before it.')
+        self._check('keep', keep, self.num_patches)
         before = self.keep
         keep = before * keep
         patches = self.x[:, self.num_prefix:]
@@ -204,7 +224,13 @@ class TokenState:
             patches: The new ones, (B, M, D).
             slots: Which of the M every current patch goes to, (B, K).
             index: Which current patch stands for each new one, (B, M).
+
+        Raises:
+            ValueError: If one of them has another shape.
         """
+        self._check('patches', patches, -1, self.x.shape[2])
+        self._check('slots', slots, self.num_current)
+        self._check('index', index, patches.shape[1])
         source = self._slot_of_patches()
         stays = source >= 0
         self.source = torch.where(
@@ -218,7 +244,13 @@ class TokenState:
             patches: The new ones, (B, M, D).
             weights: Shares of the current patches in them, (B, M, K). A new
                 patch is at the place of the one with the largest share.
+
+        Raises:
+            ValueError: If patches were pruned or merged before, or one of the
+                two has another shape.
         """
+        self._check('patches', patches, -1, self.x.shape[2])
+        self._check('weights', weights, patches.shape[1], self.num_current)
         weights = weights.detach()
         if self.mixture is not None:
             self.mixture = weights @ self.mixture
@@ -337,7 +369,8 @@ class TokenState:
         return TypeError(
             'a head got a TokenState instead of feature maps. A backbone '
             "with out_type='tokens' needs neck=dict(type='mmcropr.LLFNeck') "
-            "(in a list of necks: first); or set out_type='featmap'.")
+            "(in a list of necks: first), a classifier neck=dict(type="
+            "'mmcropr.PoolNeck'); or set out_type='featmap'.")
 
     def __getitem__(self, item: Any) -> Tensor:
         raise self._not_a_map()

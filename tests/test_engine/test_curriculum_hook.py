@@ -9,8 +9,9 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 
 from mmcropr.engine import PruningCurriculumHook
-from mmcropr.engine.hooks.curriculum_hook import curriculum, find_backbone
+from mmcropr.engine.hooks.curriculum_hook import curriculum
 from mmcropr.models import CroprViT
+from mmcropr.models.checks import find_backbone
 from tests.utils import TINY, forget_globals, logged, tiny_digits_config
 
 
@@ -160,11 +161,6 @@ def test_checks_before_training(digits, tmp_path):
     cfg.model.auxiliary_head = None
     with pytest.raises(ValueError, match='auxiliary_head=.*num_modules=4'):
         Runner.from_cfg(cfg).train()
-
-
-def test_model_without_cropr_vit():
-    with pytest.raises(ValueError, match='Sequential has 0 mmcropr.CroprViT'):
-        find_backbone(nn.Sequential(nn.Linear(1, 1)))
 
 
 @pytest.mark.parametrize('change, message', [

@@ -189,3 +189,26 @@ def test_feature_maps_are_a_tuple_with_a_state():
     assert FeatureMaps([first]).state is None
     twin = copy.copy(maps)
     assert twin.state is state and twin[1] is last
+
+
+@pytest.mark.parametrize('method, args, message', [
+    ('prune', [(2, 17), 8], r'scores must be \(2, 15\).*15 current patches, '
+     r'without the 2 prefix tokens, got \(2, 17\)'),
+    ('prune', [(2, 11), 8], r'scores must be \(2, 15\).*got \(2, 11\)'),
+    ('prune', [(2, 15, 1), 8], r'got \(2, 15, 1\)'),
+    ('sample', [(2, 5), (2, 4)], r'valid must be \(2, 5\).*got \(2, 4\)'),
+    ('decide', [(2, 14), 0.5], r'keep must be \(2, 15\).*got \(2, 14\)'),
+    ('merge', [(2, 5, 4), (2, 5), (2, 15)], r'slots must be \(2, 15\)'),
+    ('merge', [(2, 5, 4), (2, 15), (2, 15)], r'index must be \(2, 5\)'),
+    ('merge', [(2, 5, 3), (2, 15), (2, 5)], r'patches must be \(2, -1, 4\)'),
+    ('mix', [(2, 5, 4), (2, 15, 5)], r'weights must be \(2, 5, 15\)'),
+    ('mix', [(5, 4), (2, 15, 5)], r'patches must be \(2, -1, 4\) \(-1: any'),
+])
+def test_shapes_that_do_not_fit(method, args, message):
+    """Of what a new reducer gives; said at once, and nothing is changed."""
+    state = make_state()
+    args = [torch.zeros(a) if isinstance(a, tuple) else a for a in args]
+    x = state.x
+    with pytest.raises(ValueError, match=message):
+        getattr(state, method)(*args)
+    assert state.x is x and not state.pruned and state.index is None

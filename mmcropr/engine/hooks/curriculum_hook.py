@@ -3,13 +3,9 @@ import math
 from typing import Optional, Tuple
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
-from torch import nn
 
-from mmcropr.models.backbones import CroprViT
-from mmcropr.models.heads import StateHead
-from mmcropr.models.necks import check_neck, check_pyramid
+from mmcropr.models.checks import check_model, find_backbone
 from mmcropr.registry import HOOKS
 
 CURVES = ('linear', 'cosine')
@@ -39,21 +35,6 @@ def curriculum(step: int,
     if curve == 'cosine':
         return round(5e5 * (1 - math.cos(math.pi * step / ramp))), 10**6
     return step, ramp - 1
-
-
-def find_backbone(model: nn.Module) -> CroprViT:
-    """The CroprViT of a model, also inside (nested) model wrappers.
-
-    Raises:
-        ValueError: If there is none, or more than one.
-    """
-    while is_model_wrapper(model):
-        model = model.module
-    found = [m for m in model.modules() if isinstance(m, CroprViT)]
-    if len(found) != 1:
-        raise ValueError(f'{type(model).__name__} has {len(found)} '
-                         'mmcropr.CroprViT backbones where 1 is expected.')
-    return found[0]
 
 
 @HOOKS.register_module()
@@ -107,35 +88,11 @@ class PruningCurriculumHook(Hook):
                 f'{type(runner.train_loop).__name__} counts iterations. Leave '
                 'by_epoch out.')
         backbone = find_backbone(runner.model)
-        self._check_model(runner.model, backbone)
+        check_model(runner.model)
         if self.share + self.begin and not backbone.follows_progress:
             runner.logger.info(
                 f'{type(backbone.reducers[0]).__name__} has weights that '
                 'learn only while it reduces: full rate from the start.')
-
-    @staticmethod
-    def _check_model(model: nn.Module, backbone: CroprViT) -> None:
-        """Raise a ValueError where parts of the model do not fit."""
-        while is_model_wrapper(model):
-            model = model.module
-        if backbone.out_type == 'tokens':
-            check_neck(getattr(model, 'neck', None))
-        check_pyramid(model)
-        heads = [m for m in model.modules() if isinstance(m, StateHead)]
-        learner = next((r for r in backbone.reducers if r.leaves), None)
-        if learner is not None and not heads:
-            raise ValueError(
-                f'{type(learner).__name__} learns through an auxiliary head, '
-                'and the model has none: add '
-                f'{learner.hint(backbone.num_modules)}.')
-        main = getattr(model, 'decode_head', getattr(model, 'head', None))
-        wanted = getattr(main, 'num_classes', None)
-        for head in heads:
-            head.check_backbone(backbone)
-            own = getattr(head, 'num_classes', None)
-            if None not in (wanted, own) and wanted != own:
-                raise ValueError(f'the auxiliary head has num_classes={own}, '
-                                 f'the main head {wanted}.')
 
     def before_train_iter(self,
                           runner: Runner,

@@ -11,9 +11,8 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from mmcropr.models.checks import find_backbone
 from mmcropr.registry import HOOKS
-
-from .curriculum_hook import find_backbone
 
 
 def draw_pruning_map(image: np.ndarray, removed: np.ndarray,

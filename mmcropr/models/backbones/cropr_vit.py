@@ -197,6 +197,7 @@ class CroprViT(BaseModule):
         Raises:
             RuntimeError: If a reducer leaves another number of tokens than
                 asked for.
+            TypeError: If it returns no state.
         """
         trunk = self.trunk
         state = trunk.embed(image)
@@ -234,6 +235,10 @@ class CroprViT(BaseModule):
         inside = reducer.stage == 'attention'
         run = self.trunk.attention_half if inside else self.trunk.block
         state = reducer(run(number, state), length)
+        if not isinstance(state, TokenState):
+            raise TypeError(f'{type(reducer).__name__} returned '
+                            f'{type(state).__name__}: its forward must return '
+                            'the state.')
         if state.length != length and state.policy is None:
             raise RuntimeError(
                 f'{type(reducer).__name__} after block {number} left '

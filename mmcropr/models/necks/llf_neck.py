@@ -41,7 +41,8 @@ def check_neck(neck: Optional[nn.Module]) -> None:
         found = 'none' if first is None else type(first).__name__
         raise ValueError(
             "out_type='tokens' needs neck=dict(type='mmcropr.LLFNeck'), in a "
-            f'list of necks as the first; the first neck is {found}. Or set '
+            f'list of necks as the first, or for a classifier neck=dict(type='
+            f"'mmcropr.PoolNeck'); the first neck is {found}. Or set "
             "out_type='featmap'.")
 
 

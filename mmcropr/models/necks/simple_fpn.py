@@ -158,6 +158,11 @@ def check_pyramid(detector: nn.Module) -> None:
     trunk = getattr(detector.backbone, 'trunk', None)
     if trunk is not None:
         neck.check_patch(trunk.patch_size)
+        if neck.in_channels != trunk.embed_dim:
+            raise ValueError(
+                f'SimpleFPN has in_channels={neck.in_channels}, the backbone '
+                f'gives {trunk.embed_dim} channels: set '
+                f'in_channels={trunk.embed_dim}.')
     for name, module in detector.named_modules():
         priors = getattr(module, 'prior_generator', None)
         wanted = getattr(priors, 'strides', None)

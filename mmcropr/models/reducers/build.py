@@ -64,6 +64,9 @@ def build_reducers(cfg: dict, depth: int, grid: Tuple[int, int],
         raise ValueError(
             f'reducer={dict(cfg)} does not say how much leaves: give rate, '
             f'tpr, keep or keep_rate. It has the keys {", ".join(cfg)}.')
+    if kind.stage not in ('block', 'attention'):
+        raise ValueError(f"stage of {kind.__name__} must be 'block' or "
+                         f"'attention', got {kind.stage!r}")
     schedule = PruningSchedule(depth, grid, num_prefix, **keys)
     own = {'embed_dim': embed_dim, **own, 'type': kind}
     length, reducers = num_prefix + grid[0] * grid[1], []
@@ -77,7 +80,8 @@ def build_reducers(cfg: dict, depth: int, grid: Tuple[int, int],
                 f'reducer={dict(cfg)} after block {number}: {kind.__name__} '
                 f'cannot take {length} tokens, {num_prefix} of them prefix '
                 f'tokens, to {after} at once, only to {reached}. Let less '
-                'leave, or spread it over more modules.')
+                'leave, or spread it over more modules (lengths are rounded '
+                f'up to multiples of align={schedule.align}).')
         length = after
     print_log(f'{kind.__name__}: {schedule.describe()}', 'current')
     if schedule.misses_tpr():

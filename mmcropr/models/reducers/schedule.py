@@ -141,8 +141,11 @@ class PruningSchedule:
                 f'keep_rate={self.given} needs modules, the blocks after '
                 'which that share stays, such as modules=[2, 5, 8] for a '
                 'model of 12 blocks.')
+        elif modules is None and depth < 3:
+            raise ValueError('modules follow all blocks but the last two '
+                             f'unless given, and this model has {depth}.')
         elif modules is None:
-            modules = range(max(depth - 2, 0))
+            modules = range(depth - 2)
         modules = tuple(map(int, modules))
         if (not modules or list(modules) != sorted(set(modules))
                 or modules[0] < 0 or modules[-1] > depth - 2):

@@ -165,6 +165,14 @@ def test_a_reducer_that_takes_too_much(monkeypatch):
         model(torch.rand(1, 3, 64, 64))
 
 
+def test_a_reducer_that_returns_nothing(monkeypatch):
+    cfg = dict(type='mmcropr.Random', rate=4, align=1, modules=[1])
+    model = CroprViT(TINY, img_size=64, reducer=cfg).eval()
+    monkeypatch.setattr(model.reducers[0], 'forward', lambda state, n: None)
+    with pytest.raises(TypeError, match='Random returned NoneType'):
+        model(torch.rand(1, 3, 64, 64))
+
+
 def test_gradients_reach_everything():
     torch.manual_seed(0)
     model = CroprViT(MIXED, img_size=64, reducer=CROPR)

@@ -7,7 +7,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from mmpretrain.structures import DataSample
 
-from mmcropr.engine import PruningCurriculumHook
+from mmcropr.models.checks import check_model
 from mmcropr.models.reducers import DynamicViT
 from mmcropr.utils.build import plain_model
 from tests.utils import TINY
@@ -63,7 +63,7 @@ def teacher(tmp_path):
 
 def check(model):
     """What the hook checks before training."""
-    PruningCurriculumHook._check_model(model, model.backbone)
+    check_model(model)
 
 
 def test_without_teacher():

@@ -28,7 +28,7 @@ def test_ways_to_name_it(kind):
      'after block 1: EViT cannot take 9 .*to 2 at once, only to 3'),
     (dict(type='mmcropr.ToMe', rate=[2, 9], align=1), ValueError,
      'after block 1: ToMe cannot take 14 tokens, 1 of them prefix tokens, '
-     'to 5 at once, only to 8'),
+     'to 5 at once, only to 8.*align=1'),
 ])
 def test_refused(reducer, error, message):
     with pytest.raises(error, match=message):
@@ -43,6 +43,13 @@ def test_no_weights_without_work():
         False, True, False]
     assert model.lengths() == [17, 10, 10]
     assert model(torch.rand(1, 3, 64, 64))[0].shape == (1, 32, 4, 4)
+
+
+def test_unknown_stage(monkeypatch):
+    monkeypatch.setattr(Random, 'stage', 'mlp')
+    with pytest.raises(ValueError, match="stage of Random must be .*'mlp'"):
+        CroprViT(TINY, img_size=64, reducer=dict(
+            type='mmcropr.Random', rate=4))
 
 
 def test_alignment_that_undoes_pruning():

@@ -223,6 +223,13 @@ def test_refuses(given, message):
         PruningSchedule(**SMALL, **given)
 
 
+def test_too_few_blocks_for_the_default():
+    with pytest.raises(ValueError, match='but the last two unless given, and '
+                       'this model has 2'):
+        PruningSchedule(2, (8, 8), 1, rate=4)
+    assert PruningSchedule(2, (8, 8), 1, rate=4, modules=[0]).lengths() == [64]
+
+
 def test_the_largest_rate_of_the_message_works():
     for num_prefix in (0, 1, 5):
         with pytest.raises(ValueError) as error:
