@@ -13,6 +13,7 @@ from mmseg.registry import MODELS as MMSEG_MODELS
 from torch import nn
 
 from mmcropr.models.backbones.arch import build_vit
+from mmcropr.models.checks import check_model
 from mmcropr.models.reducers import PruningSchedule
 from mmcropr.models.reducers.build import SCHEDULE_KEYS
 from mmcropr.structures import Decision, Route
@@ -117,6 +118,7 @@ def test_leaf(name):
 
 
 def check_gradients(model: nn.Module, losses: dict) -> None:
+    check_model(model)
     total = sum(
         sum(v) if isinstance(v, list) else v
         for k, v in losses.items() if 'loss' in k)
