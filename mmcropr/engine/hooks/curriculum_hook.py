@@ -90,9 +90,11 @@ class PruningCurriculumHook(Hook):
         backbone = find_backbone(runner.model)
         check_model(runner.model)
         if self.share + self.begin and not backbone.follows_progress:
+            learner = next(r for r in backbone.reducers
+                           if list(r.parameters()))
             runner.logger.info(
-                f'{type(backbone.reducers[0]).__name__} has weights that '
-                'learn only while it reduces: full rate from the start.')
+                f'{type(learner).__name__} has weights that learn only while '
+                'it reduces: full rate from the start.')
 
     def before_train_iter(self,
                           runner: Runner,
