@@ -186,3 +186,16 @@ def test_by_epoch_needs_epochs(digits, tmp_path):
     ]
     with pytest.raises(ValueError, match='IterBasedTrainLoop counts iter'):
         Runner.from_cfg(cfg).train()
+
+
+def test_says_what_it_does_not_raise():
+    """The reducer with weights is named, not one that does nothing."""
+    said = []
+    model = CroprViT(TINY, img_size=64, reducer=dict(
+        type='mmcropr.SiT', rate=[0, 6], align=1))
+    runner = fake_runner(model)
+    runner.logger = SimpleNamespace(info=said.append)
+    PruningCurriculumHook(share=0).before_train(runner)
+    assert not said
+    PruningCurriculumHook().before_train(runner)
+    assert len(said) == 1 and said[0].startswith('SiT has weights that learn')
