@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import torch
 from mmengine.config import Config
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from mmcropr.models.reducers import TokenReducer
 from mmcropr.registry import MODELS
+from mmcropr.structures import Origin, TokenState
 
 ROOT = Path(__file__).resolve().parents[1]
 VECTORS = ROOT / 'tests/data/vectors'
@@ -97,6 +98,25 @@ def check_close(found: Tensor, wanted: Tensor, what: str = '') -> None:
     error = ((found - wanted).abs().max() / scale).item()
     assert found.shape == wanted.shape, (what, found.shape, wanted.shape)
     assert error < 1e-4, (what, error)
+
+
+def make_state(batch: int = 2,
+               grid: Tuple[int, int] = (3, 5),
+               num_prefix: int = 2,
+               dim: int = 4,
+               image: Optional[Tensor] = None,
+               image_size: Optional[Tuple[int, int]] = None) -> TokenState:
+    """Random tokens (zeros beside an image of one's own), of no backbone."""
+    h, w = grid
+    shape = (batch, num_prefix + h * w, dim)
+    x = torch.randn(shape) if image is None else torch.zeros(shape)
+    if image is None:
+        image = torch.zeros(batch, 3, 2 * h, 2 * w)
+    size = image_size or tuple(image.shape[-2:])
+    return TokenState(
+        x,
+        Origin(
+            grid=grid, num_prefix=num_prefix, image=image, image_size=size))
 
 
 def randomise_layer_scale(vit: torch.nn.Module) -> None:

@@ -1,13 +1,34 @@
 # Copyright (c) mmcropr contributors.
-"""Do the parts of a model fit together? Asked before training."""
-from typing import List
+"""Do the parts of a model fit together? Asked once, before training."""
+import warnings
+from typing import Iterator, List, Optional, Tuple
 
 from mmengine.model import is_model_wrapper
 from torch import nn
 
+from mmcropr.structures import Decision, Route
+
 from .backbones import CroprViT
 from .heads import StateHead
-from .necks import check_neck, check_pyramid
+from .necks import LLFNeck, PoolNeck, check_neck, check_pyramid
+
+# What a config adds for reducers that learn; {n} modules
+HEADS = {
+    Route: (
+        "auxiliary_head=dict(type='mmcropr.CroprSegHead', num_modules={n}, "
+        "...) to a segmentor; wrap a detector in dict(type='mmcropr."
+        "CroprDetector', detector=..., auxiliary_head=dict(type='mmcropr."
+        "CroprMultiLabelHead', num_modules={n}, ...)); give a classifier "
+        "head=dict(type='mmcropr.CroprClsHead', num_modules={n}, ...)"),
+    Decision: (
+        "auxiliary_head=dict(type='mmcropr.DynamicViTHead') to a segmentor; "
+        "wrap a detector in dict(type='mmcropr.CroprDetector', detector=..., "
+        "auxiliary_head=dict(type='mmcropr.DynamicViTHead')); give a "
+        "classifier head=dict(type='mmcropr.DynamicViTClsHead', ...)"),
+}
+# Attributes of models that read maps, not vectors
+DENSE_HEADS = ('decode_head', 'bbox_head', 'rpn_head', 'roi_head',
+               'panoptic_head', 'mask_head')
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -18,7 +39,7 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def backbones_of(model: nn.Module) -> List[CroprViT]:
-    """Every CroprViT of a model."""
+    """Every CroprViT of a model, also inside model wrappers."""
     return [m for m in model.modules() if isinstance(m, CroprViT)]
 
 
@@ -37,28 +58,84 @@ def find_backbone(model: nn.Module) -> CroprViT:
 
 
 def check_model(model: nn.Module) -> None:
-    """Check reducers, necks and heads of a model with one CroprViT against
-    each other.
+    """Check reducers, necks and heads of a model against each other, for each
+    CroprViT in it; nothing happens where there is none.
 
     Raises:
-        ValueError: If the model has not one CroprViT, a neck does not take
-            what the backbone gives, widths, strides or classes differ, or a
-            reducer lacks its auxiliary head or has one that does not fit.
+        ValueError: If a neck does not take what the backbone gives, widths,
+            strides or classes differ, or a reducer lacks its auxiliary head
+            or has one that does not fit.
     """
-    backbone, model = find_backbone(model), unwrap(model)
+    model = unwrap(model)
+    for owner, scope in _owners(model):
+        backbone = owner.backbone
+        _check_necks(owner, backbone)
+        check_pyramid(owner)
+        main = getattr(owner, 'decode_head', getattr(owner, 'head', None))
+        _check_width(owner, main, backbone.trunk.embed_dim)
+        heads = [m for m in scope.modules() if isinstance(m, StateHead)]
+        _check_heads(backbone, heads, getattr(main, 'num_classes', None))
+
+
+def _owners(model: nn.Module) -> Iterator[Tuple[nn.Module, nn.Module]]:
+    """Every module that has a CroprViT as its ``backbone``, and the largest
+    part of the model with no other one in it, where its heads are."""
+    modules = list(model.modules())
+    for owner in modules:
+        if isinstance(owner._modules.get('backbone'), CroprViT):
+            yield owner, next(
+                m for m in modules if len(backbones_of(m)) == 1
+                and any(part is owner for part in m.modules()))
+
+
+def _check_necks(owner: nn.Module, backbone: CroprViT) -> None:
+    neck: Optional[nn.Module] = getattr(owner, 'neck', None)
     if backbone.out_type == 'tokens':
-        check_neck(getattr(model, 'neck', None))
-    check_pyramid(model)
-    main = getattr(model, 'decode_head', getattr(model, 'head', None))
-    _check_width(model, main, backbone.trunk.embed_dim)
-    heads = [m for m in model.modules() if isinstance(m, StateHead)]
-    learner = next((r for r in backbone.reducers if r.leaves), None)
-    if learner is not None and not heads:
+        check_neck(neck)
+    necks = list(neck) if isinstance(neck, nn.Sequential) else [neck]
+    takers = [n for n in necks if getattr(n, 'takes_tokens', False)]
+    kind = type(owner).__name__
+    if takers and backbone.out_type == 'featmap':
         raise ValueError(
-            f'{type(learner).__name__} learns through an auxiliary head, '
-            'and the model has none: add '
-            f'{learner.hint(backbone.num_modules)}.')
-    wanted = getattr(main, 'num_classes', None)
+            f'{type(takers[0]).__name__} takes the tokens of a backbone with '
+            "out_type='tokens', and this one has out_type='featmap': set "
+            "out_type='tokens', or leave that neck out.")
+    if len(takers) > 1:
+        raise ValueError(
+            f'{" and ".join(type(n).__name__ for n in takers)} each run the '
+            'last block of the backbone; leave all but the first out.')
+    dense = next((name for name in DENSE_HEADS if hasattr(owner, name)), None)
+    if dense and isinstance(necks[0], PoolNeck):
+        raise ValueError(
+            f'PoolNeck gives one vector per image, the {dense} of {kind} '
+            "reads maps: use neck=dict(type='mmcropr.LLFNeck').")
+    if not dense and hasattr(owner, 'head') and len(necks) == 1 and isinstance(
+            necks[0], LLFNeck):
+        raise ValueError(
+            f'LLFNeck gives a map, the head of {kind} reads one vector per '
+            "image: use neck=dict(type='mmcropr.PoolNeck').")
+    last = backbone.schedule.modules[-1] if backbone.num_modules else -1
+    if isinstance(necks[0], PoolNeck) and necks[0].llf is False and (
+            backbone.fuse_at is not None and 0 <= last < backbone.fuse_at - 1):
+        warnings.warn(
+            'PoolNeck(llf=False) pools what is left, and the backbone with '
+            f'fuse_at={backbone.fuse_at} has its last module after block '
+            f'{last}, as before a fusion: set fuse_at=None in the backbone '
+            'for one more, and leave llf out.')
+
+
+def _check_heads(backbone: CroprViT, heads: List[StateHead],
+                 wanted: Optional[int]) -> None:
+    for kind, advice in HEADS.items():
+        learners = [r for r in backbone.reducers if r.leaves is kind]
+        if learners and not any(issubclass(h.reads, kind) for h in heads):
+            reason = 'the model has none'
+            if heads:
+                names = ', '.join(type(h).__name__ for h in heads)
+                reason = f'{names} reads something else'
+            raise ValueError(
+                f'{type(learners[0]).__name__} learns through an auxiliary '
+                f'head, and {reason}: add {advice.format(n=len(learners))}.')
     for head in heads:
         head.check_backbone(backbone)
         own = getattr(head, 'num_classes', None)

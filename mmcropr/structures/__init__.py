@@ -1,10 +1,14 @@
 # Copyright (c) mmcropr contributors.
+from .attention import BlockAttention
 from .feature_maps import FeatureMaps
-from .records import Decision, Pruned, Route
+from .origin import Origin
+from .records import Decision, Route
 from .rows import put_rows, split_lowest, take_rows
+from .steps import STEPS, Decide, Merge, Mix, Prune, Sample, Step, check_order
 from .token_state import TokenState
 
 __all__ = [
-    'Decision', 'FeatureMaps', 'Pruned', 'Route', 'TokenState', 'put_rows',
-    'split_lowest', 'take_rows'
+    'BlockAttention', 'Decide', 'Decision', 'FeatureMaps', 'Merge', 'Mix',
+    'Origin', 'Prune', 'Route', 'STEPS', 'Sample', 'Step', 'TokenState',
+    'check_order', 'put_rows', 'split_lowest', 'take_rows'
 ]

@@ -52,10 +52,10 @@ def put_rows(x: Tensor, rows: Tensor, length: int) -> Tensor:
     return flat.view(batch, length, dim)
 
 
-def follow_rows(source: Tensor, rows: Tensor, length: int) -> Tensor:
-    """``source`` (B, N) into a sequence of ``length`` -> into its selected
-    ``rows`` (B, n); -1 where a patch is in none of these."""
-    places = torch.arange(rows.shape[1], device=rows.device)
-    new = rows.new_full((len(rows), length), -1)
-    new = new.scatter(1, rows, places.expand(len(rows), -1))
-    return torch.where(source >= 0, new.gather(1, source.clamp(min=0)), source)
+def prefixed(rows: Tensor, num_prefix: int) -> Tensor:
+    """Rows (B, n) of patches -> (B, P + n) of a sequence with its prefix
+    tokens in front."""
+    if num_prefix == 0:
+        return rows
+    prefix = torch.arange(num_prefix, device=rows.device)
+    return torch.cat([prefix.expand(len(rows), -1), rows + num_prefix], dim=1)

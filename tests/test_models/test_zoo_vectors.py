@@ -56,7 +56,7 @@ def run(model: CroprViT, x: torch.Tensor) -> tuple:
     """All blocks, the last one on what is left -> outputs, state."""
     state = model.trunk.embed(torch.zeros(len(x), 3, 64, 64))
     state.x = x
-    plan, outputs = model._plan(state.grid), []
+    plan, outputs = model.plan(state.grid), []
     for number in range(model.trunk.depth - 1):
         if number in plan and model.reducers[0].stage == 'block':
             state = model.trunk.block(number, state)
@@ -64,9 +64,9 @@ def run(model: CroprViT, x: torch.Tensor) -> tuple:
             state.module = plan[number][0]
             state = model.reducers[state.module](state, plan[number][1])
         else:
-            state = model._step(number, state, plan.get(number))
+            state = model.run_block(number, state, plan.get(number))
             outputs.append(state.x)
-        state.stats.setdefault('sources', []).append(state.source)
+        state.cache.setdefault('slots', []).append(state.trace()[0])
     return outputs + [state.finish_block()], state
 
 
@@ -99,7 +99,8 @@ def test_soft_merging(method, reducer):
                   modules=[int(i) - 1 for i in vectors['cfg.locs']])
     outputs, state = check_run(model, vectors)
     shares = vectors['derived.soft_map']
-    check(state.mixture, shares)
+    mixed, = state.steps
+    check(mixed.weights, shares)
     for number, module in enumerate(model.reducers):
         x = vectors[f'out.red{number}.x_in']
         mixed, weights = module.mix(x)
@@ -132,7 +133,7 @@ def test_dpc_knn(monkeypatch):
                   modules=[0, 1])
     _, state = check_run(model, vectors)
     source = vectors['derived.patch_to_token']
-    assert state.source.equal(source)
+    assert state.trace()[0].equal(source)
     wanted = state.x[:, 1:].gather(
         1, source[..., None].expand(-1, -1, state.x.shape[2]))
     check(state.full()[:, 1:], wanted)
@@ -213,7 +214,7 @@ def test_to_me():
     _, state = check_run(model, vectors)
     last = modules[-1]
     source = vectors[f'out.blk{last}.source'].long()
-    assert (state.source + 1).equal(source.argmax(1)[:, 1:])
+    assert (state.trace()[0] + 1).equal(source.argmax(1)[:, 1:])
     check(state.size, vectors[f'out.blk{last}.size'][..., 0])
     full = state.x.gather(1, source.argmax(1)[..., None].expand(-1, -1, 16))
     check(state.full(), full)
@@ -284,7 +285,7 @@ def test_evit(prefix):
     if not prefix:
         (outputs[-1] * reordered(vectors['in.cot'], order)).sum().backward()
         check(x.grad, vectors['out.grad.x'], 1e-4)
-    assert order.gather(1, state.source).equal(
+    assert order.gather(1, state.trace()[0]).equal(
         vectors[f'derived.{prefix}patch_to_token'])
 
 
@@ -294,7 +295,7 @@ def test_k_medoids():
                   modules=[int(i) - 1 for i in vectors['cfg.locs']],
                   iters=int(vectors['cfg.iters']))
     _, state = check_run(model, vectors)
-    assert state.source.equal(vectors['derived.patch_to_token'])
+    assert state.trace()[0].equal(vectors['derived.patch_to_token'])
 
 
 def test_k_medoids_with_equal_weights(monkeypatch):
@@ -333,7 +334,7 @@ def test_ats():
             places = kept[image][kept[image] >= 0]
             assert vectors[f'out.blk{number}.mask'][image].sum() == (
                 len(places) + 1)
-            slots = state.stats['sources'][last][image, places]
+            slots = state.cache['slots'][last][image, places]
             assert (slots >= 0).all()
             rows = torch.cat([slots.new_zeros(1), slots + 1])
             check(found[image, rows], wanted[image, :len(rows)],

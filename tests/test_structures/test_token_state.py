@@ -5,22 +5,11 @@ from itertools import product
 import pytest
 import torch
 
-from mmcropr.structures import (FeatureMaps, TokenState, put_rows,
-                                split_lowest, take_rows)
+from mmcropr.structures import (FeatureMaps, put_rows, split_lowest,
+                                take_rows)
+from tests.utils import make_state
 
 GRID = (3, 5)
-
-
-def make_state(batch: int = 2,
-               grid: tuple = GRID,
-               num_prefix: int = 2) -> TokenState:
-    h, w = grid
-    return TokenState(
-        x=torch.randn(batch, num_prefix + h * w, 4),
-        grid=grid,
-        num_prefix=num_prefix,
-        image=torch.zeros(batch, 3, 2 * h, 2 * w),
-        image_size=(2 * h, 2 * w))
 
 
 def random_rows(batch: int, length: int) -> torch.Tensor:
@@ -107,7 +96,7 @@ def test_without_pruning_all_is_as_it_was():
     state = make_state()
     before = state.x.clone()
     state.prune(torch.rand(2, 15), 17)
-    assert state.index is None and not state.pruned
+    assert state.index is None and not state.steps
     assert torch.equal(state.restore().x, before)
     assert state.raster_index().tolist() == [list(range(15))] * 2
     assert (state.removal_map() == -1).all()
@@ -153,7 +142,7 @@ def test_prune_refuses(length):
     with pytest.raises(ValueError, match=f'keep {length} of 17 tokens with 2 '
                        f'prefix tokens.*at most 15 patches'):
         state.prune(torch.rand(2, 15), length)
-    assert torch.equal(state.x, before) and not state.pruned
+    assert torch.equal(state.x, before) and not state.steps
 
 
 def test_prune_refuses_more_than_are_left():
@@ -174,7 +163,7 @@ def test_finish_needs_a_backbone():
     state = make_state()
     with pytest.raises(RuntimeError, match='no backbone'):
         state.finish()
-    state.last_block, state.norm = lambda s: s, lambda x: x + 1
+    state.origin.last_block, state.origin.norm = lambda s: s, lambda x: x + 1
     assert torch.equal(state.finish(), state.x + 1)
 
 
@@ -197,7 +186,7 @@ def test_feature_maps_are_a_tuple_with_a_state():
     ('prune', [(2, 11), 8], r'scores must be \(2, 15\).*got \(2, 11\)'),
     ('prune', [(2, 15, 1), 8], r'got \(2, 15, 1\)'),
     ('sample', [(2, 5), (2, 4)], r'valid must be \(2, 5\).*got \(2, 4\)'),
-    ('decide', [(2, 14), 0.5], r'keep must be \(2, 15\).*got \(2, 14\)'),
+    ('decide', [(2, 14), 8], r'keep must be \(2, 15\).*got \(2, 14\)'),
     ('merge', [(2, 5, 4), (2, 5), (2, 15)], r'slots must be \(2, 15\)'),
     ('merge', [(2, 5, 4), (2, 15), (2, 15)], r'index must be \(2, 5\)'),
     ('merge', [(2, 5, 3), (2, 15), (2, 5)], r'patches must be \(2, -1, 4\)'),
@@ -211,4 +200,4 @@ def test_shapes_that_do_not_fit(method, args, message):
     x = state.x
     with pytest.raises(ValueError, match=message):
         getattr(state, method)(*args)
-    assert state.x is x and not state.pruned and state.index is None
+    assert state.x is x and not state.steps and state.index is None

@@ -5,8 +5,9 @@ from typing import Optional, Tuple
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from mmcropr.models.checks import check_model, find_backbone
+from mmcropr.models.checks import backbones_of, unwrap
 from mmcropr.registry import HOOKS
+from mmcropr.structures import Route
 
 CURVES = ('linear', 'cosine')
 
@@ -43,8 +44,7 @@ class PruningCurriculumHook(Hook):
     training (Token Cropr). Evaluation is at the full rate always.
 
     The rate depends on the current epoch or iteration alone, so a resumed run
-    goes on where it was. Before the run, reducers and auxiliary head are
-    checked against each other. Without a reducer it does nothing; reducers
+    goes on where it was. Without a reducer it does nothing; reducers
     with weights that work only while they reduce (SiT, DynamicViT, ...) have
     the full rate from the start.
 
@@ -87,13 +87,25 @@ class PruningCurriculumHook(Hook):
                 'by_epoch=True needs an EpochBasedTrainLoop; '
                 f'{type(runner.train_loop).__name__} counts iterations. Leave '
                 'by_epoch out.')
-        backbone = find_backbone(runner.model)
-        check_model(runner.model)
-        if self.share + self.begin and not backbone.follows_progress:
-            learner = next(r for r in backbone.reducers
-                           if list(r.parameters()))
+        if sum(isinstance(hook, PruningCurriculumHook)
+               for hook in runner.hooks) > 1:
+            raise ValueError('two PruningCurriculumHooks would set the same '
+                             'rate: leave one, in custom_hooks or in '
+                             'default_hooks.')
+        backbones = backbones_of(runner.model)
+        if not backbones:
+            raise ValueError(
+                f'{type(unwrap(runner.model)).__name__} has no '
+                'mmcropr.CroprViT whose rate could rise: remove '
+                'PruningCurriculumHook.')
+        stuck = {
+            type(r).__name__: None
+            for b in backbones if not b.follows_progress for r in b.reducers
+            if list(r.parameters()) and r.leaves is not Route
+        }
+        if self.share + self.begin and stuck:
             runner.logger.info(
-                f'{type(learner).__name__} has weights that learn only while '
+                f'{", ".join(stuck)} has weights that learn only while '
                 'it reduces: full rate from the start.')
 
     def before_train_iter(self,
@@ -101,8 +113,9 @@ class PruningCurriculumHook(Hook):
                           batch_idx: int,
                           data_batch: Optional[dict] = None) -> None:
         step, total = self._position(runner)
-        find_backbone(runner.model).set_progress(
-            curriculum(step, total, self.share, self.begin, self.curve))
+        progress = curriculum(step, total, self.share, self.begin, self.curve)
+        for backbone in backbones_of(runner.model):
+            backbone.set_progress(progress)
 
     def _position(self, runner: Runner) -> Tuple[int, int]:
         by_epoch = self.by_epoch

@@ -1,7 +1,7 @@
 # Copyright (c) mmcropr contributors.
 """From a config's ``arch`` to a plain timm ViT."""
 import difflib
-from typing import Any, Optional, Tuple, Union
+from typing import Any, Optional, Sequence, Tuple, Type, Union
 
 import timm
 from timm.layers import PatchEmbed
@@ -10,11 +10,19 @@ from timm.models.eva import Eva, EvaBlock
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
 
+from .eva_trunk import EvaTrunk
+from .trunk import Trunk
+
 PLAIN_MODULES = ('timm.models.vision_transformer', 'timm.models.deit',
                  'timm.models.eva')
 PLAIN_CLASSES = (VisionTransformer, VisionTransformerDistilled, Eva)
 PLAIN_BLOCKS = (Block, EvaBlock)
 FAMILIES = {'vit': VisionTransformer, 'eva': Eva}
+
+
+def trunk_class(vit: nn.Module) -> Type[Trunk]:
+    """The adapter for a model of :func:`build_vit`."""
+    return EvaTrunk if isinstance(vit, Eva) else Trunk
 
 
 def check_arch_name(arch: str) -> None:
@@ -55,6 +63,21 @@ def check_plain(vit: nn.Module, arch: Any) -> None:
                          'mmcropr runs Block and EvaBlock sequences only.')
 
 
+def check_size(img_size: Union[int, Sequence[int]]) -> Tuple[int, int]:
+    """Height and width in pixels, from one number or both.
+
+    Raises:
+        ValueError: If they are anything but one or two whole numbers above 0.
+    """
+    sides = img_size if isinstance(img_size, (list, tuple)) else [img_size] * 2
+    if len(sides) != 2 or any(
+            isinstance(side, bool) or not isinstance(side, int) or side < 1
+            for side in sides):
+        raise ValueError('img_size is one whole number of pixels or (height, '
+                         f'width), got {img_size!r}')
+    return tuple(sides)
+
+
 def build_vit(arch: Union[str, dict],
               img_size: Tuple[int, int],
               patch_size: Optional[int] = None,
@@ -78,6 +101,13 @@ def build_vit(arch: Union[str, dict],
         ValueError: If ``arch`` is unknown or no plain ViT, or ``img_size`` is
             no multiple of the patch size.
     """
+    if not isinstance(arch, (str, dict)):
+        raise ValueError(f'arch is a timm name or a dict, got {arch!r}')
+    if patch_size is not None and (isinstance(patch_size, bool)
+                                   or not isinstance(patch_size, int)
+                                   or patch_size < 1):
+        raise ValueError('patch_size is a whole number of pixels, 1 or more, '
+                         f'got {patch_size!r}')
     kwargs = dict(
         img_size=img_size,
         in_chans=in_channels,

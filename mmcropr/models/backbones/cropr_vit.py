@@ -1,21 +1,19 @@
 # Copyright (c) mmcropr contributors.
-import math
-import warnings
+from functools import partial
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 from mmengine.model import BaseModule
-from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from mmcropr.registry import MODELS
 from mmcropr.structures import FeatureMaps, Route, TokenState
 
 from ..reducers.base import TokenReducer
-from ..reducers.build import build_reducers
-from ..reducers.schedule import Progress, PruningSchedule
-from .arch import build_vit
-from .pretrained import load_pretrained
-from .trunk import Trunk
+from ..reducers.amounts import Progress
+from ..reducers.build import ReducerConfig, Sizes, build_reducers
+from ..reducers.schedule import PruningSchedule
+from .arch import build_vit, check_size, trunk_class
+from .pretrained import load_pretrained, resample_pos_embed
 
 
 @MODELS.register_module()
@@ -39,7 +37,8 @@ class CroprViT(BaseModule):
         reducer: Config of the reducer, with the keys of the schedule in it
             (``rate``, ``tpr``, ``keep`` or ``keep_rate``; ``modules``,
             ``align``, ``slope``; see :class:`PruningSchedule`). One is built
-            per module. None runs the ViT as it is.
+            per module. A list of them puts several methods into one model,
+            each at ``modules`` of its own. None runs the ViT as it is.
         out_type: 'featmap' puts all tokens back before the last block (Last
             Layer Fusion) and returns feature maps, for any head (heads of
             mmseg stretch the map over the image, which for an image off the
@@ -53,7 +52,12 @@ class CroprViT(BaseModule):
             ``.safetensors`` file (timm, MAE, EVA layouts). Loaded by
             ``init_weights``, as all of OpenMMLab does before training.
         drop_path_rate: Stochastic depth, linear from 0. With a reducer the
-            last block, which fuses, has none (Cropr).
+            block that fuses has none (Cropr).
+        fuse_at: Block before which all tokens are put back: by default the
+            last one (Last Layer Fusion), an earlier one to run more blocks on
+            all tokens; negative numbers count from the end. None never puts
+            them back, for a neck that pools what is left. Reducers follow
+            blocks before it.
         frozen_stages: -1 freezes nothing, 0 the embeddings, n also the first
             n blocks.
         with_cp: Gradient checkpointing of the blocks.
@@ -70,28 +74,31 @@ class CroprViT(BaseModule):
                  img_size: Union[int, Sequence[int]] = 224,
                  patch_size: Optional[int] = None,
                  in_channels: int = 3,
-                 reducer: Optional[dict] = None,
+                 reducer: Optional[ReducerConfig] = None,
                  out_type: str = 'featmap',
                  out_indices: Union[int, Sequence[int]] = -1,
                  pretrained: Union[bool, str, None] = False,
                  drop_path_rate: float = 0.,
                  frozen_stages: int = -1,
                  with_cp: bool = False,
+                 fuse_at: Optional[int] = -1,
                  init_cfg: Union[dict, List[dict], None] = None) -> None:
         super().__init__(init_cfg)
         if out_type not in ('featmap', 'tokens'):
             raise ValueError(f"out_type must be 'featmap' or 'tokens', got "
                              f'{out_type!r}')
-        size = (img_size, ) * 2 if isinstance(img_size, int) else img_size
+        size = check_size(img_size)
         self.arch, self.pretrained = arch, pretrained
         self.in_channels, self.out_type = in_channels, out_type
-        self.vit = build_vit(arch, tuple(size), patch_size, in_channels,
+        self.vit = build_vit(arch, size, patch_size, in_channels,
                              drop_path_rate)
-        self.trunk = Trunk(self.vit, with_cp)
+        depth = len(self.vit.blocks)
+        self.fuse_at = self._check_fuse_at(fuse_at, depth)
+        self.trunk = trunk_class(self.vit)(
+            self.vit, with_cp, fuses=self.fuse_at is not None)
         self.out_indices = self._check_indices(out_indices)
         self.frozen_stages = self._check_stages(frozen_stages)
         self._progress: Progress = (1, 1)
-        self._readers: Optional[List[str]] = None
         self.schedule: Optional[PruningSchedule] = None
         self.reducers = nn.ModuleList()
         if reducer is not None:
@@ -118,22 +125,46 @@ class CroprViT(BaseModule):
                              f'{self.trunk.depth}, got {stages}')
         return stages
 
-    def _build_reducers(self, cfg: dict) -> None:
+    def _check_fuse_at(self, fuse_at: Optional[int],
+                       depth: int) -> Optional[int]:
+        if fuse_at is None:
+            if self.out_type == 'featmap':
+                raise ValueError(
+                    "out_type='featmap' puts all tokens back before the last "
+                    "block; fuse_at=None goes with out_type='tokens' and a "
+                    'neck that takes what is left, such as mmcropr.PoolNeck.')
+            return None
+        resolved = fuse_at + depth if fuse_at < 0 else fuse_at
+        if not 0 < resolved < depth:
+            raise ValueError(f'fuse_at={fuse_at} is no block from 1 to '
+                             f'{depth - 1} of a model of {depth} blocks.')
+        return resolved
+
+    def _build_reducers(self, cfg: ReducerConfig) -> None:
         trunk = self.trunk
         self.schedule, reducers = build_reducers(
-            cfg, trunk.depth, trunk.grid, trunk.num_prefix, trunk.embed_dim)
+            cfg,
+            Sizes(trunk.depth, trunk.grid, trunk.num_prefix, trunk.embed_dim,
+                  self.fuse_at))
         self.reducers = nn.ModuleList(reducers)
         for number, module in zip(self.schedule.modules, reducers):
-            if module.needs:
-                trunk.watch(number, module.needs, module.needs_gradient)
+            if module.needs_class_token and not trunk.has_class_token:
+                raise ValueError(
+                    f'{type(module).__name__} scores by the attention of a '
+                    f'class token, and {type(self.vit).__name__} without a '
+                    'class token has none: use an arch with a class token or '
+                    'another reducer (mmcropr.Cropr needs none).')
+            if module.reads_attention:
+                trunk.watch(number, module.needs_gradient)
         if self.schedule.modules[-1] > max(self.out_indices):
             raise ValueError(
                 f'modules={self.schedule.modules} prune behind the last map, '
                 f'that of block {max(self.out_indices)} (out_indices='
                 f'{self.out_indices}): nothing runs there. Give modules '
                 'before it.')
-        last = self.vit.blocks[-1]
-        last.drop_path1, last.drop_path2 = nn.Identity(), nn.Identity()
+        if self.fuse_at is not None:
+            fusing = self.vit.blocks[self.fuse_at]
+            fusing.drop_path1, fusing.drop_path2 = nn.Identity(), nn.Identity()
 
     @property
     def num_modules(self) -> int:
@@ -201,21 +232,21 @@ class CroprViT(BaseModule):
         """
         trunk = self.trunk
         state = trunk.embed(image)
-        plan = self._plan(state.grid)
+        plan = self.plan(state.grid)
         maps = []
         for number in range(min(trunk.depth - 1, max(self.out_indices) + 1)):
-            state = self._step(number, state, plan.get(number))
+            if number == self.fuse_at:
+                state.restore()
+            state = self.run_block(number, state, plan.get(number))
             if number in self.out_indices:
                 maps.append(state.to_map(state.full()))
-        if self.training and state.routes:
-            self._check_readers(state)
         if self.out_type == 'tokens':
             return state
         if trunk.depth - 1 in self.out_indices:
-            maps.append(state.to_map(state.restore().finish()))
+            maps.append(state.fuse())
         return FeatureMaps(maps, state)
 
-    def _plan(self, grid: Tuple[int, int]) -> Dict[int, Tuple[int, int]]:
+    def plan(self, grid: Tuple[int, int]) -> Dict[int, Tuple[int, int]]:
         """Block -> (which reducer follows it, length to reach)."""
         if self.schedule is None:
             return {}
@@ -225,36 +256,34 @@ class CroprViT(BaseModule):
             for i, block in enumerate(self.schedule.modules)
         }
 
-    def _step(self, number: int, state: TokenState,
+    def run_block(self, number: int, state: TokenState,
               plan: Optional[Tuple[int, int]]) -> TokenState:
         """One block and, after it or between its halves, its reducer."""
         if plan is None:
             return self.trunk.block(number, state)
         state.module, length = plan
+        reduce = partial(self._reduce, number, length)
+        if self.reducers[state.module].stage == 'attention':
+            return self.trunk.block(number, state, between=reduce)
+        return reduce(self.trunk.block(number, state))
+
+    def _reduce(self, number: int, length: int,
+                state: TokenState) -> TokenState:
+        """Let the reducer of a block work, and check what it did."""
         reducer: TokenReducer = self.reducers[state.module]
-        inside = reducer.stage == 'attention'
-        run = self.trunk.attention_half if inside else self.trunk.block
-        state = reducer(run(number, state), length)
+        state = reducer(state, length)
         if not isinstance(state, TokenState):
             raise TypeError(f'{type(reducer).__name__} returned '
                             f'{type(state).__name__}: its forward must return '
                             'the state.')
-        if state.length != length and state.policy is None:
+        state.attention = None
+        masked = bool(state.steps) and state.steps[-1].lazy
+        if state.length != length and not masked:
             raise RuntimeError(
                 f'{type(reducer).__name__} after block {number} left '
                 f'{state.length} tokens, not the {length} of the schedule: '
                 'its reached() must say what it does.')
-        return self.trunk.mlp_half(number, state) if inside else state
-
-    def _check_readers(self, state: TokenState) -> None:
-        """Warn if nothing learns from the routes of the last iteration."""
-        if self._readers is not None and not self._readers:
-            reducer = self.reducers[0]
-            warnings.warn(
-                f'{type(reducer).__name__} does not learn as it should: no '
-                'auxiliary head used what it left in the last forward. Add '
-                f'{reducer.hint(self.num_modules)}.')
-        self._readers = state.readers
+        return state
 
     def init_weights(self) -> None:
         """Load the pretrained weights, then whatever ``init_cfg`` says."""
@@ -324,22 +353,5 @@ class CroprViT(BaseModule):
     def _resample_pos_embed(self, state_dict: dict, prefix: str,
                             *args: Any) -> None:
         """Resample position embeddings of a checkpoint of another size."""
-        key, own = f'{prefix}vit.pos_embed', self.vit.pos_embed
-        if key not in state_dict or own is None:
-            return
-        given = state_dict[key]
-        if given.shape[1:] == own.shape[1:] or given.shape[2] != own.shape[2]:
-            return
-        no_embed = getattr(self.vit, 'no_embed_class', False)
-        num_prefix = 0 if no_embed else self.trunk.num_prefix
-        patches = given.shape[1] - num_prefix
-        if math.isqrt(max(patches, 0))**2 != patches:
-            raise ValueError(
-                f'{key} {tuple(given.shape)} is of {patches} patches, no '
-                f'square grid, so it cannot be resampled to {self.trunk.grid}'
-                '. Give img_size as in training.')
-        state_dict[key] = resample_abs_pos_embed(
-            given,
-            new_size=list(self.trunk.grid),
-            num_prefix_tokens=num_prefix,
-            verbose=True)
+        resample_pos_embed(state_dict, f'{prefix}vit.pos_embed', self.vit,
+                           self.trunk.num_prefix)

@@ -1,17 +1,16 @@
 # Copyright (c) mmcropr contributors.
 """Pretrained ViT weights by timm name or from a file."""
 import math
-from functools import partial
 from pathlib import Path
 from typing import Dict, List, Sequence, Union
 
 from mmengine.logging import print_log
+from timm.layers import resample_abs_pos_embed
 from timm.models import load_pretrained as timm_load_pretrained
 from timm.models import load_state_dict as timm_load_state_dict
-from timm.models.eva import Eva
-from timm.models.eva import checkpoint_filter_fn as eva_filter
-from timm.models.vision_transformer import checkpoint_filter_fn as vit_filter
 from torch import Tensor, nn
+
+from .arch import trunk_class
 
 StateDict = Dict[str, Tensor]
 # Parts of published checkpoints that a backbone has no use for.
@@ -63,9 +62,7 @@ def convert(state: StateDict, vit: nn.Module) -> StateDict:
         }
     if getattr(vit, 'cls_token', None) is None:
         state = _without_class_token(state)
-    convert_family = eva_filter if isinstance(vit, Eva) else partial(
-        vit_filter, adapt_layer_scale=True)
-    state = convert_family(state, vit)
+    state = trunk_class(vit).convert(state, vit)
     wanted = vit.state_dict()
     for name in ('weight', 'bias'):
         norm, fc_norm = f'norm.{name}', f'fc_norm.{name}'
@@ -182,3 +179,37 @@ def load_pretrained(vit: nn.Module, pretrained: Union[bool, str],
             f'{error}') from error
     check(state, vit, f'pretrained={str(pretrained)!r}')
     vit.load_state_dict(state, strict=False)
+
+
+def resample_pos_embed(state: StateDict, key: str, vit: nn.Module,
+                       num_prefix: int) -> None:
+    """Resample the position embeddings of a checkpoint of another image size,
+    in place; nothing happens where there are none, or of this size.
+
+    Args:
+        state: State dict with them at ``key``.
+        vit: The model they are for.
+        num_prefix: Its prefix tokens.
+
+    Raises:
+        ValueError: If they are of no square grid.
+    """
+    own = vit.pos_embed
+    if key not in state or own is None:
+        return
+    given, grid = state[key], tuple(vit.patch_embed.grid_size)
+    if given.shape[1:] == own.shape[1:] or given.shape[2] != own.shape[2]:
+        return
+    no_embed = getattr(vit, 'no_embed_class', False)
+    num_prefix = 0 if no_embed else num_prefix
+    patches = given.shape[1] - num_prefix
+    if math.isqrt(max(patches, 0))**2 != patches:
+        raise ValueError(
+            f'{key} {tuple(given.shape)} is of {patches} patches, no square '
+            f'grid, so it cannot be resampled to {grid}. Give img_size as in '
+            'training.')
+    state[key] = resample_abs_pos_embed(
+        given,
+        new_size=list(grid),
+        num_prefix_tokens=num_prefix,
+        verbose=True)

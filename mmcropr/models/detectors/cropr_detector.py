@@ -1,5 +1,5 @@
 # Copyright (c) mmcropr contributors.
-from typing import Any, List, Optional
+from typing import Any, Dict, List, Optional
 
 from mmdet.models.detectors import BaseDetector, SemiBaseDetector
 from mmdet.registry import MODELS as MMDET_MODELS
@@ -10,8 +10,8 @@ from mmcropr.registry import MODELS
 from mmcropr.structures import TokenState
 
 from ..backbones import CroprViT
+from ..checks import check_model
 from ..heads import StateHead
-from ..necks import check_neck, check_pyramid
 
 REMEDY = ("Without one use the config of the detector itself: "
           "`tools/model_converters/strip_auxiliary.py` writes it.")
@@ -30,7 +30,8 @@ class CroprDetector(BaseDetector):
     Args:
         detector: Config of a detector of mmdet whose backbone is a
             :class:`CroprViT`.
-        auxiliary_head: Config of the auxiliary head.
+        auxiliary_head: Config of the auxiliary head. Sizes that it leaves
+            out (channels, modules, heads, classes) are those of the detector.
         data_preprocessor: For the detector, if its config has none.
         init_cfg: As of every mmengine module.
 
@@ -53,11 +54,9 @@ class CroprDetector(BaseDetector):
         built = self._build(detector, data_preprocessor)
         super().__init__(built.data_preprocessor, init_cfg)
         self.detector = built
-        self.auxiliary_head: StateHead = MODELS.build(auxiliary_head)
-        self.auxiliary_head.check_backbone(built.backbone)
-        if built.backbone.out_type == 'tokens':
-            check_neck(getattr(built, 'neck', None))
-        check_pyramid(built)
+        self.auxiliary_head: StateHead = MODELS.build(
+            self._complete(auxiliary_head))
+        check_model(self)
         self._check_classes()
         self._register_load_state_dict_pre_hook(self._adopt_plain)
 
@@ -82,6 +81,9 @@ class CroprDetector(BaseDetector):
             raise TypeError(
                 f'detector={cfg.get("type")!r} is a {type(built).__name__}, '
                 'no detector of mmdet such as FasterRCNN, RetinaNet or DINO.')
+        if isinstance(built, CroprDetector):
+            raise ValueError('detector is a CroprDetector itself: one is '
+                             'enough; give it the detector inside.')
         if isinstance(built, SemiBaseDetector):
             raise ValueError(
                 f'detector={cfg.get("type")!r} holds detectors itself and '
@@ -95,15 +97,35 @@ class CroprDetector(BaseDetector):
                 'reducers of a mmcropr.CroprViT.')
         return built
 
-    def _check_classes(self) -> None:
-        """Raise a ValueError unless some head has the classes of ours."""
-        own = getattr(self.auxiliary_head, 'num_classes', None)
-        found = {
+    def _complete(self, head: dict) -> dict:
+        """The config of the auxiliary head with the sizes that it leaves
+        out."""
+        kind = MODELS.get(head['type']) if isinstance(
+            head['type'], str) else head['type']
+        if not (isinstance(kind, type) and issubclass(kind, StateHead)):
+            raise TypeError(
+                f'auxiliary_head={head["type"]!r} does not read what reducers '
+                'leave; a detector trains Cropr by '
+                "dict(type='mmcropr.CroprMultiLabelHead').")
+        sizes = kind.sizes_of(self.detector.backbone)
+        classes = set(self._classes().values())
+        if 'in_channels' in sizes and len(classes) == 1:
+            sizes['num_classes'] = classes.pop()
+        return {**sizes, **head}
+
+    def _classes(self) -> Dict[str, int]:
+        """Classes of every head of the detector, by its name."""
+        return {
             name or type(module).__name__: module.num_classes
             for name, module in self.detector.named_modules()
             if isinstance(getattr(module, 'num_classes', None), int)
             and not name.endswith('rpn_head')
         }
+
+    def _check_classes(self) -> None:
+        """Raise a ValueError unless some head has the classes of ours."""
+        own = getattr(self.auxiliary_head, 'num_classes', None)
+        found = self._classes()
         if own is not None and found and own not in found.values():
             heads = ', '.join(f'{k} {v}' for k, v in found.items())
             raise ValueError(

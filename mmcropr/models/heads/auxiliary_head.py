@@ -106,15 +106,25 @@ class AuxiliaryHead(StateHead):
     def num_modules(self) -> int:
         return len(self.fcs)
 
+    @classmethod
+    def sizes_of(cls, backbone: Any) -> Dict[str, Any]:
+        learners = [r for r in backbone.reducers if r.leaves is cls.reads]
+        return dict(
+            in_channels=backbone.trunk.embed_dim,
+            num_modules=len(learners),
+            num_heads=getattr(learners[0], 'num_heads', None)
+            if learners else None)
+
     def check_backbone(self, backbone: Any) -> None:
         super().check_backbone(backbone)
-        self.check_modules(backbone.num_modules)
+        learners = self.learners(backbone)
+        self.check_modules(len(learners))
         if self.in_channels != backbone.trunk.embed_dim:
             raise ValueError(
                 f'the auxiliary head has in_channels={self.in_channels}, the '
                 f'tokens of the backbone {backbone.trunk.embed_dim}; set '
                 f'in_channels={backbone.trunk.embed_dim}.')
-        theirs = getattr(backbone.reducers[0], 'num_heads', None)
+        theirs = getattr(learners[0], 'num_heads', None)
         if self.num_heads != theirs:
             raise ValueError(
                 f'the auxiliary head has num_heads={self.num_heads}, the '
@@ -128,15 +138,15 @@ class AuxiliaryHead(StateHead):
                 f'reducers of the backbone are {num_modules}; set '
                 f'num_modules={num_modules}.')
 
-    def state_of(self, inputs: Union[FeatureMaps, TokenState]) -> TokenState:
-        state = super().state_of(inputs)
-        self.check_modules(len(state.routes))
-        return state
+    def routes_of(self, state: TokenState) -> List[Route]:
+        routes = super().routes_of(state)
+        self.check_modules(len(routes))
+        return routes
 
     def forward(self, inputs: Union[FeatureMaps,
                                     TokenState]) -> List[Tensor]:
         """Predictions of every module, each (B, Q, num_classes)."""
-        routes = self.state_of(inputs).routes
+        routes = self.routes_of(self.state_of(inputs))
         return [
             fc(norm(aggregator(route))) for route, aggregator, norm, fc in zip(
                 routes, self.aggregators, self.norms, self.fcs)

@@ -27,7 +27,7 @@ class ClsAuxiliary(AuxiliaryHead):
 
     def check_backbone(self, backbone: Any) -> None:
         super().check_backbone(backbone)
-        for reducer in backbone.reducers:
+        for reducer in self.learners(backbone):
             if reducer.num_queries != 1:
                 raise ValueError(
                     f'the reducer has num_queries={reducer.num_queries}; '

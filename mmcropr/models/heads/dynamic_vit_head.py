@@ -169,7 +169,7 @@ def patches_of(state: TokenState) -> Tensor:
         raise RuntimeError(
             'the last block has not run, so there are no tokens to compare '
             "with the teacher's: out_indices of the backbone must have it.")
-    return state.norm(state.x)[:, state.num_prefix:]
+    return state.origin.norm(state.x)[:, state.num_prefix:]
 
 
 @MODELS.register_module()
@@ -246,10 +246,11 @@ class DynamicViTHead(StateHead):
                classify: bool = False) -> Tuple[dict, Optional[Tensor]]:
         """:meth:`loss`, and the teacher's logits if they are asked for."""
         state, logits = self.state_of(inputs), None
-        losses = dict(loss_ratio=self.ratio_weight * ratio_loss(state.routes))
+        decisions = self.routes_of(state)
+        losses = dict(loss_ratio=self.ratio_weight * ratio_loss(decisions))
         if self.teacher is not None:
             patches, logits = self.teacher(state.image, classify)
             losses['loss_token'] = self.token_weight * token_loss(
-                patches_of(state), patches, state.routes[-1].keep.detach(),
+                patches_of(state), patches, decisions[-1].keep.detach(),
                 self.token_loss)
         return losses, logits

@@ -40,7 +40,7 @@ class CroprMultiLabelHead(AuxiliaryHead):
 
     def check_backbone(self, backbone: Any) -> None:
         super().check_backbone(backbone)
-        for reducer in backbone.reducers:
+        for reducer in self.learners(backbone):
             self._check_queries(reducer.num_queries)
 
     def targets(self, state: TokenState, batch_data_samples: list) -> Tensor:
@@ -50,7 +50,7 @@ class CroprMultiLabelHead(AuxiliaryHead):
             ValueError: If there is more than one query, or an object has a
                 label outside the classes.
         """
-        self._check_queries(state.routes[0].logits.shape[1])
+        self._check_queries(self.routes_of(state)[0].logits.shape[1])
         rows = [self._present(sample) for sample in batch_data_samples]
         return torch.stack(rows).to(state.x.device)
 

@@ -46,7 +46,7 @@ class CroprSegHead(AuxiliaryHead):
         super().check_backbone(backbone)
         trunk = backbone.trunk
         size = tuple(n * p for n, p in zip(trunk.grid, trunk.patch_size))
-        for reducer in backbone.reducers:
+        for reducer in self.learners(backbone):
             self._check_queries(reducer.num_queries, trunk.grid, size)
 
     def targets(self, state: TokenState, batch_data_samples: list) -> Tensor:
@@ -55,16 +55,27 @@ class CroprSegHead(AuxiliaryHead):
         Raises:
             ValueError: If there is not one query per patch.
         """
-        self._check_queries(state.routes[0].logits.shape[-2], state.grid,
-                            state.image_size)
-        labels = torch.stack(
-            [sample.gt_sem_seg.data for sample in batch_data_samples])
+        queries = self.routes_of(state)[0].logits.shape[-2]
+        self._check_queries(queries, state.grid, state.image_size)
+        labels = torch.stack(list(map(self._label_map, batch_data_samples)))
         # Labels cover the image before its padding to whole patches.
         size, padded = state.image_size, state.image.shape[-2:]
         labels = F.pad(
             labels, (0, padded[1] - size[1], 0, padded[0] - size[0]),
             value=self.ignore_index)
         return self._nearest(labels, state.grid).squeeze(1)
+
+    @staticmethod
+    def _label_map(sample: Any) -> Tensor:
+        """(1, H, W), of a sample of mmseg or of mmdet."""
+        if 'gt_sem_seg' not in sample:
+            raise ValueError(
+                'CroprSegHead learns from label maps, and '
+                f'{getattr(sample, "img_path", "an image")} comes without '
+                'gt_sem_seg. For boxes and instance masks use '
+                "dict(type='mmcropr.CroprMultiLabelHead') and num_queries=1.")
+        maps = sample.gt_sem_seg
+        return maps.sem_seg if 'sem_seg' in maps else maps.data
 
     @staticmethod
     def _nearest(labels: Tensor, grid: Tuple[int, int]) -> Tensor:
@@ -80,8 +91,9 @@ class CroprSegHead(AuxiliaryHead):
                 f'the reducer has num_queries={queries}, but an image of '
                 f'{size[0]} x {size[1]} px has {h} x {w} = {h * w} patches, '
                 'and segmentation trains one query per patch: set '
-                f'num_queries={h * w}, or crop to the img_size of the '
-                'backbone.')
+                f"num_queries='patch' ({h * w}), or crop to the img_size of "
+                'the backbone. (Detection trains one query per image: '
+                'mmcropr.CroprMultiLabelHead.)')
 
     def loss_by_logits(self, logits: Tensor,
                        targets: Tensor) -> Dict[str, Tensor]:

@@ -17,45 +17,58 @@ class StateHead(BaseModule):
 
     reads: type = Route
 
+    @classmethod
+    def sizes_of(cls, backbone: Any) -> Dict[str, Any]:
+        """Arguments that follow from a CroprViT."""
+        return {}
+
+    def learners(self, backbone: Any) -> list:
+        """The reducers of a CroprViT that leave what this head reads."""
+        return [r for r in backbone.reducers if r.leaves is self.reads]
+
     def check_backbone(self, backbone: Any) -> None:
-        """Raise a ValueError unless this head fits a CroprViT; hooks call it
+        """Raise a ValueError unless this head fits a CroprViT; asked once,
         before training."""
         name = type(self).__name__
         if backbone.num_modules == 0:
             raise ValueError(
                 f'the model has a {name}, but its backbone has no reducer: '
                 'remove this head, or add a reducer.')
-        reducer = backbone.reducers[0]
-        if reducer.leaves is not self.reads:
-            remedy = (f'use {reducer.hint(backbone.num_modules)}.' if
-                      reducer.leaves else 'remove this head; '
-                      f'{type(reducer).__name__} needs none.')
-            raise ValueError(f'{type(reducer).__name__} leaves nothing that '
-                             f'{name} could learn from: {remedy}')
+        if not self.learners(backbone):
+            others = sorted({type(r).__name__ for r in backbone.reducers})
+            raise ValueError(
+                f'{", ".join(others)} leaves nothing that {name} could learn '
+                'from: remove this head, or give the reducer the one that '
+                'belongs to it.')
 
     def state_of(self, inputs: Union[FeatureMaps, TokenState]) -> TokenState:
         """The token state behind what a neck handed over.
 
         Raises:
             TypeError: If it carries none.
-            ValueError: If there is nothing in it for this head.
         """
         state = inputs if isinstance(inputs, TokenState) else getattr(
             inputs, 'state', None)
-        name = type(self).__name__
         if state is None:
             raise TypeError(
-                f'{name} got {type(inputs).__name__} without '
+                f'{type(self).__name__} got {type(inputs).__name__} without '
                 'the state of a mmcropr.CroprViT. A neck after LLFNeck must '
                 'pass it on: return FeatureMaps(maps, inputs.state).')
-        if not all(isinstance(r, self.reads) for r in state.routes) or (
-                not state.routes):
-            raise ValueError(
-                f'{name} found nothing to learn from: the reducer of the '
-                f'backbone leaves no {self.reads.__name__}, or the backbone '
-                'is in eval mode.')
-        state.readers.append(name)
         return state
+
+    def routes_of(self, state: TokenState) -> list:
+        """What reducers left for this head, one item per module.
+
+        Raises:
+            ValueError: If there is nothing.
+        """
+        routes = [r for r in state.routes if isinstance(r, self.reads)]
+        if not routes:
+            raise ValueError(
+                f'{type(self).__name__} found nothing to learn from: the '
+                f'reducer of the backbone leaves no {self.reads.__name__}, or '
+                'the backbone is in eval mode.')
+        return routes
 
     @abstractmethod
     def loss(self,

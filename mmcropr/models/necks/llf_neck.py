@@ -29,8 +29,7 @@ class LLFNeck(BaseModule):
         """
         if not isinstance(inputs, TokenState):
             raise TypeError(_wrong_input(inputs))
-        state = inputs.restore()
-        return FeatureMaps([state.to_map(state.finish())], state)
+        return FeatureMaps([inputs.fuse()], inputs)
 
 
 def check_neck(neck: Optional[nn.Module]) -> None:

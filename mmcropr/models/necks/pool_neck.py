@@ -20,7 +20,8 @@ class PoolNeck(BaseModule):
             merged tokens of ToMe count by their size, filling and, in training
             of DynamicViT, what was decided against not at all.
         llf: Whether the last block processes all tokens (Last Layer Fusion),
-            or those that are left.
+            or those that are left; by default as ``fuse_at`` of the backbone
+            says, which also sets where reducers can be.
         init_cfg: As of every mmengine module.
 
     Attributes:
@@ -34,7 +35,7 @@ class PoolNeck(BaseModule):
 
     def __init__(self,
                  pool: str = 'avg',
-                 llf: bool = True,
+                 llf: Optional[bool] = None,
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg)
         if pool not in ('avg', 'cls'):
@@ -53,23 +54,23 @@ class PoolNeck(BaseModule):
             raise TypeError(
                 'PoolNeck takes the TokenState of a mmcropr.CroprViT with '
                 f"out_type='tokens', got {type(inputs).__name__}.")
-        if self.pool == 'cls' and not inputs.has_class_token:
+        if self.pool == 'cls' and not inputs.origin.has_class_token:
             raise ValueError("pool='cls' needs a model with a class token; "
                              f'this one has none among its '
                              f"{inputs.num_prefix} prefix tokens: use "
                              "pool='avg'.")
-        state = inputs.restore() if self.llf else inputs
+        llf = inputs.origin.fuses if self.llf is None else self.llf
+        state = inputs.restore() if llf else inputs
         if self.pool == 'cls':
             return FeatureMaps([state.finish()[:, 0]], state)
         x, weights = state.finish_block(), state.size
-        for given in (state.mask, state.policy):
-            if given is not None:
-                weights = given if weights is None else weights * given
+        if state.mask is not None:
+            weights = state.mask if weights is None else weights * state.mask
         if weights is None:
-            return FeatureMaps([state.norm(x.mean(1))], state)
+            return FeatureMaps([state.origin.norm(x.mean(1))], state)
         # Without prefix tokens an image may have decided against all
         total = weights.sum(1, keepdim=True).clamp(min=1)
         weights = (weights / total).to(x.dtype)
         # No matrix product, which autocast would run in half precision
         mean = (weights[..., None] * x).sum(1)
-        return FeatureMaps([state.norm(mean)], state)
+        return FeatureMaps([state.origin.norm(mean)], state)

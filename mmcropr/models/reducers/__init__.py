@@ -6,6 +6,7 @@ from .cropr import Cropr, NonSalient
 from .dpc_knn import DPCKNN
 from .dynamic_vit import DynamicViT
 from .evit import EViT
+from .hybrid import CombinedSchedule
 from .k_medoids import KMedoids
 from .patch_merger import PatchMerger
 from .schedule import PruningSchedule
@@ -14,7 +15,8 @@ from .sit import SiT
 from .tome import ToMe
 
 __all__ = [
-    'TokenReducer', 'TopKPruner', 'SoftMerger', 'PruningSchedule', 'Cropr',
+    'TokenReducer', 'TopKPruner', 'SoftMerger', 'PruningSchedule',
+    'CombinedSchedule', 'Cropr',
     'NonSalient', 'Random', 'Variance', 'AttnTopK', 'TopK', 'PatchMerger',
     'SiT', 'Sinkhorn', 'DPCKNN', 'KMedoids', 'EViT', 'ToMe',
     'ATS', 'DynamicViT'

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from mmcropr.registry import MODELS
-from mmcropr.structures import TokenState
+from mmcropr.structures import Sample, TokenState
 
 from .base import TokenReducer
 
@@ -36,6 +36,14 @@ def sample_by_cdf(scores: Tensor, real: Tensor,
     return rows, first & real.gather(1, rows)
 
 
+def significance(state: TokenState) -> Tensor:
+    """What the class token attends to each patch times the norm of its
+    value, summed over heads, (B, K)."""
+    attention = state.attention
+    norms = attention.values()[:, :, state.num_prefix:].float().norm(dim=-1)
+    return (attention.of_class_token() * norms).sum(1)
+
+
 @MODELS.register_module()
 class ATS(TokenReducer):
     """Adaptive Token Sampling (Fayyaz et al., ECCV 2022): images keep
@@ -47,7 +55,8 @@ class ATS(TokenReducer):
     places that are left over are filled and masked.
     """
 
-    needs = ('significance', )
+    makes = (Sample, )
+    reads_attention = needs_class_token = True
     stage = 'attention'
 
     def forward(self, state: TokenState, length: int) -> TokenState:
@@ -56,7 +65,7 @@ class ATS(TokenReducer):
         real = torch.ones_like(state.x[..., 0], dtype=torch.bool)
         if state.mask is not None:
             real = state.mask
-        rows, valid = sample_by_cdf(state.stats['significance'],
+        rows, valid = sample_by_cdf(significance(state),
                                     real[:, state.num_prefix:],
                                     length - state.num_prefix)
         state.sample(rows, valid)

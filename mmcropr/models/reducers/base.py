@@ -1,11 +1,11 @@
 # Copyright (c) mmcropr contributors.
 from abc import abstractmethod
-from typing import Optional, Tuple
+from typing import Optional, Tuple, Type
 
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from mmcropr.structures import TokenState
+from mmcropr.structures import Mix, Prune, Step, TokenState
 
 
 class TokenReducer(BaseModule):
@@ -18,16 +18,17 @@ class TokenReducer(BaseModule):
         init_cfg: As of every mmengine module.
 
     Attributes:
-        needs: Statistics of the block that it reads from ``state.stats``,
-            such as 'cls_attention': see :meth:`Trunk.watch`.
-        needs_gradient: Whether with their gradient.
+        makes: Steps that it takes, of ``mmcropr.structures``; says what can
+            follow it, and what it can follow.
+        reads_attention: Whether it asks ``state.attention`` for queries, keys
+            or values of the block it works in or after.
+        needs_class_token: Whether it asks for those of the class token.
+        needs_gradient: Whether it needs them with their gradient.
         leaves: What it leaves in ``state.routes`` in training, for an
             auxiliary head that reads it: :class:`~mmcropr.structures.Route`
             or :class:`~mmcropr.structures.Decision`. None if it needs no
             such head.
         draws: Whether it draws random numbers at test time.
-        head_hint: How a config adds that head, with N for the number of
-            modules; for error messages.
         stage: 'block' to act after a block, 'attention' to act inside it,
             between its attention and its MLP.
         fixed_number: Whether the number of patches that it leaves is a
@@ -35,11 +36,12 @@ class TokenReducer(BaseModule):
             as ``num_tokens`` when it is built, for images of any size.
     """
 
-    needs: Tuple[str, ...] = ()
+    makes: Tuple[Type[Step], ...] = (Prune, )
+    reads_attention: bool = False
+    needs_class_token: bool = False
     needs_gradient: bool = False
     draws: bool = False
     leaves: Optional[type] = None
-    head_hint: str = ''
     stage: str = 'block'
     fixed_number: bool = False
 
@@ -48,12 +50,6 @@ class TokenReducer(BaseModule):
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg)
         self.embed_dim = embed_dim
-
-    def hint(self, num_modules: int) -> str:
-        """``head_hint`` for a model with so many modules."""
-        if not self.head_hint:
-            return f'a head that reads what {type(self).__name__} leaves'
-        return self.head_hint.replace('=N', f'={num_modules}')
 
     def reached(self, before: int, length: int, num_prefix: int) -> int:
         """How many of ``before`` tokens are left where ``length`` are asked
@@ -70,6 +66,8 @@ class TokenReducer(BaseModule):
 class Idle(TokenReducer):
     """Stands where the schedule asks a reducer with ``fixed_number`` for
     nothing: weights that do no work would stop distributed training."""
+
+    makes = ()
 
     def reached(self, before: int, length: int, num_prefix: int) -> int:
         return before
@@ -103,6 +101,7 @@ class SoftMerger(TokenReducer):
         init_cfg: As of every mmengine module.
     """
 
+    makes = (Mix, )
     fixed_number = True
 
     def __init__(self,
@@ -120,5 +119,5 @@ class SoftMerger(TokenReducer):
         return num_prefix + self.num_tokens
 
     def forward(self, state: TokenState, length: int) -> TokenState:
-        state.mix(*self.mix(state.x[:, state.num_prefix:]))
+        state.mix(*self.mix(state.patches))
         return state

@@ -10,6 +10,12 @@ from mmcropr.structures import TokenState
 from .base import TopKPruner
 
 
+def class_attention(state: TokenState) -> Tensor:
+    """The class token's attention to each patch in the block just run, mean
+    over heads, (B, K)."""
+    return state.attention.of_class_token().mean(1)
+
+
 @MODELS.register_module()
 class Random(TopKPruner):
     """Keep a uniform sample of the patches, drawn anew by every module and
@@ -21,7 +27,7 @@ class Random(TopKPruner):
     def score(self, state: TokenState) -> Tensor:
         return torch.rand(
             state.x.shape[0],
-            state.length - state.num_prefix,
+            state.num_current,
             device=state.x.device)
 
 
@@ -32,9 +38,9 @@ class Variance(TopKPruner):
     of a patch, mean over the channels, so a patch of any one colour has 0."""
 
     def score(self, state: TokenState) -> Tensor:
-        if 'variance' not in state.stats:
-            state.stats['variance'] = self._variance(state)
-        return state.stats['variance'].gather(1, state.raster_index())
+        if 'variance' not in state.cache:
+            state.cache['variance'] = self._variance(state)
+        return state.cache['variance'].gather(1, state.raster_index())
 
     @staticmethod
     def _variance(state: TokenState) -> Tensor:
@@ -53,10 +59,10 @@ class AttnTopK(TopKPruner):
     """Keep the patches that the class token attends to most in the block just
     run, mean over heads. Needs a model with a class token."""
 
-    needs = ('cls_attention', )
+    reads_attention = needs_class_token = True
 
     def score(self, state: TokenState) -> Tensor:
-        return state.stats['cls_attention']
+        return class_attention(state)
 
 
 @MODELS.register_module()

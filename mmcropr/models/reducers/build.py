@@ -1,18 +1,32 @@
 # Copyright (c) mmcropr contributors.
-"""From the config of a reducer to one module per location."""
+"""From the config of a reducer, or of several, to one module per location."""
 import inspect
 import warnings
-from typing import List, Tuple, Type
+from typing import (Dict, List, NamedTuple, Optional, Sequence, Tuple, Type,
+                    Union)
 
 from mmengine.logging import print_log
 
 from mmcropr.registry import MODELS
+from mmcropr.structures import check_order
 
 from .base import Idle, TokenReducer
+from .hybrid import CombinedSchedule
 from .schedule import PruningSchedule
 
 AMOUNTS = ('rate', 'tpr', 'keep', 'keep_rate')
 SCHEDULE_KEYS = AMOUNTS + ('slope', 'modules', 'align')
+ReducerConfig = Union[dict, Sequence[dict]]
+
+
+class Sizes(NamedTuple):
+    """Of a ViT: blocks L, reference grid (h, w), prefix tokens P, channels D,
+    and the block before which all tokens are put back (None: never)."""
+    depth: int
+    grid: Tuple[int, int]
+    num_prefix: int
+    embed_dim: int
+    fuse_at: Optional[int] = -1
 
 
 def find_reducer(reducer: dict) -> Type[TokenReducer]:
@@ -25,7 +39,7 @@ def find_reducer(reducer: dict) -> Type[TokenReducer]:
     if not isinstance(reducer, dict) or 'type' not in reducer:
         raise TypeError(
             "reducer must be a config such as dict(type='mmcropr.Cropr', "
-            f'rate=40), got {reducer!r}')
+            f'rate=40), or a list of them, got {reducer!r}')
     kind = reducer['type']
     if isinstance(kind, str):
         name, kind = kind, MODELS.get(kind) or MODELS.get(f'mmcropr.{kind}')
@@ -42,24 +56,41 @@ def find_reducer(reducer: dict) -> Type[TokenReducer]:
     return kind
 
 
-def build_reducers(cfg: dict, depth: int, grid: Tuple[int, int],
-                   num_prefix: int, embed_dim: int
-                   ) -> Tuple[PruningSchedule, List[TokenReducer]]:
+def build_reducers(
+        cfg: ReducerConfig,
+        sizes: Sizes) -> Tuple[PruningSchedule, List[TokenReducer]]:
     """Schedule of a reducer's config, and a reducer per module.
 
     Args:
-        cfg: Config of the reducer with the keys of its schedule.
-        depth: Number of blocks L.
-        grid: Reference grid (h, w).
-        num_prefix: Number of prefix tokens P.
-        embed_dim: Channels D.
+        cfg: Config of the reducer with the keys of its schedule, or a list of
+            them: several methods, each at blocks of its own.
+        sizes: Of the ViT.
 
     Raises:
         TypeError: If it is no config of a reducer or has unknown keys.
-        ValueError: If it does not say how much leaves, or that cannot be.
+        ValueError: If it does not say how much leaves, that cannot be, or one
+            method cannot follow another.
     """
-    kind, own = find_reducer(cfg), dict(cfg)
-    keys = {key: own.pop(key) for key in SCHEDULE_KEYS if key in own}
+    several = isinstance(cfg, (list, tuple)) and len(cfg) > 0
+    cfgs = list(cfg) if several else [cfg]
+    schedules = [_schedule(cfg, sizes) for cfg in cfgs]
+    schedule = schedules[0]
+    if len(cfgs) > 1:
+        schedule = CombinedSchedule(schedules)
+    length, reducers = sizes.num_prefix + sizes.grid[0] * sizes.grid[1], []
+    for entry, after in zip(schedule.entries, schedule.lengths()):
+        reducers.append(
+            _at(entry.block, cfgs[entry.schedule], sizes, length, after,
+                entry.align))
+        length = after
+    _check_orders(schedule, reducers)
+    _report(schedule, reducers)
+    return schedule, reducers
+
+
+def _schedule(cfg: dict, sizes: Sizes) -> PruningSchedule:
+    kind = find_reducer(cfg)
+    keys = {key: cfg[key] for key in SCHEDULE_KEYS if key in cfg}
     if not set(AMOUNTS) & set(keys):
         raise ValueError(
             f'reducer={dict(cfg)} does not say how much leaves: give rate, '
@@ -67,43 +98,46 @@ def build_reducers(cfg: dict, depth: int, grid: Tuple[int, int],
     if kind.stage not in ('block', 'attention'):
         raise ValueError(f"stage of {kind.__name__} must be 'block' or "
                          f"'attention', got {kind.stage!r}")
-    schedule = PruningSchedule(depth, grid, num_prefix, **keys)
-    own = {'embed_dim': embed_dim, **own, 'type': kind}
-    length, reducers = num_prefix + grid[0] * grid[1], []
-    for number, after in zip(schedule.modules, schedule.lengths()):
-        idle = kind.fixed_number and after == length
-        reducers.append(
-            Idle(embed_dim) if idle else _build(own, cfg, after - num_prefix))
-        reached = reducers[-1].reached(length, after, num_prefix)
-        if reached != after:
-            raise ValueError(
-                f'reducer={dict(cfg)} after block {number}: {kind.__name__} '
-                f'cannot take {length} tokens, {num_prefix} of them prefix '
-                f'tokens, to {after} at once, only to {reached}. Let less '
-                'leave, or spread it over more modules (lengths are rounded '
-                f'up to multiples of align={schedule.align}).')
-        length = after
-    print_log(f'{kind.__name__}: {schedule.describe()}', 'current')
-    if schedule.misses_tpr():
-        warnings.warn(f'tpr={schedule.tpr} becomes {schedule.describe()}: '
-                      f'lengths are multiples of align={schedule.align}.')
-    elif schedule.prunes_nothing():
-        warnings.warn(f'{schedule.kind}={schedule.given} prunes nothing of '
-                      f'{length} tokens: lengths are rounded up to multiples '
-                      f'of align={schedule.align}.')
-    return schedule, reducers
+    return PruningSchedule(
+        sizes.depth,
+        sizes.grid,
+        sizes.num_prefix,
+        fuse_at=sizes.fuse_at,
+        **keys)
 
 
-def _build(own: dict, cfg: dict, num_tokens: int) -> TokenReducer:
-    kind = own['type']
+def _at(block: int, cfg: dict, sizes: Sizes, length: int, after: int,
+        align: int) -> TokenReducer:
+    """The reducer after a block, from ``length`` tokens to ``after``."""
+    kind, num_prefix = find_reducer(cfg), sizes.num_prefix
+    if kind.fixed_number and after == length:
+        return Idle(sizes.embed_dim)
+    reducer = _build(kind, cfg, sizes, after - num_prefix)
+    reached = reducer.reached(length, after, num_prefix)
+    if reached != after:
+        raise ValueError(
+            f'reducer={dict(cfg)} after block {block}: {kind.__name__} '
+            f'cannot take {length} tokens, {num_prefix} of them prefix '
+            f'tokens, to {after} at once, only to {reached}. Let less '
+            'leave, or spread it over more modules (lengths are rounded '
+            f'up to multiples of align={align}).')
+    return reducer
+
+
+def _build(kind: Type[TokenReducer], cfg: dict, sizes: Sizes,
+           num_tokens: int) -> TokenReducer:
+    own = {k: v for k, v in cfg.items() if k not in SCHEDULE_KEYS}
+    own = {'embed_dim': sizes.embed_dim, **own, 'type': kind}
     if kind.fixed_number:
         if 'num_tokens' in own:
             raise ValueError(
                 f'num_tokens={own["num_tokens"]} of {cfg["type"]} follows '
                 'from the schedule: give keep, rate, tpr or keep_rate.')
-        own = dict(own, num_tokens=num_tokens)
+        own['num_tokens'] = num_tokens
+    if isinstance(own.get('num_queries'), str):
+        own['num_queries'] = _queries(own['num_queries'], sizes)
     try:
-        return MODELS.build(dict(own))
+        return MODELS.build(own)
     except TypeError as error:
         names = set(inspect.signature(kind).parameters)
         names -= {'embed_dim', 'num_tokens', 'init_cfg'}
@@ -111,3 +145,52 @@ def _build(own: dict, cfg: dict, num_tokens: int) -> TokenReducer:
             f'reducer={dict(cfg)} does not fit its class: {error}. Keys of '
             f'{kind.__name__}: {", ".join(sorted(names)) or "none"}; of every '
             f'reducer: {", ".join(SCHEDULE_KEYS)}.') from error
+
+
+def _queries(given: str, sizes: Sizes) -> int:
+    """Number of queries by name: one per patch of the training crop, or one
+    per image."""
+    numbers: Dict[str, int] = dict(
+        patch=sizes.grid[0] * sizes.grid[1], image=1)
+    if given not in numbers:
+        raise ValueError(
+            "num_queries must be 'patch' (segmentation: one per patch of "
+            "img_size), 'image' (classification, detection: one) or a number,"
+            f' got {given!r}')
+    return numbers[given]
+
+
+def _check_orders(schedule: PruningSchedule,
+                  reducers: Sequence[TokenReducer]) -> None:
+    """Raise a ValueError if a reducer cannot follow those before it."""
+    made: List[type] = []
+    for block, reducer in zip(schedule.modules, reducers):
+        for kind in reducer.makes:
+            try:
+                check_order(kind, made)
+            except ValueError as error:
+                raise ValueError(
+                    f'{type(reducer).__name__} cannot work after block '
+                    f'{block}, behind the reducers before it. {error}'
+                ) from error
+        made += reducer.makes
+
+
+def _report(schedule: PruningSchedule,
+            reducers: Sequence[TokenReducer]) -> None:
+    names = list(dict.fromkeys(
+        type(r).__name__ for r in reducers if not isinstance(r, Idle)))
+    print_log(f'{", ".join(names) or "Idle"}: {schedule.describe()}',
+              'current')
+    if schedule.misses_tpr():
+        warnings.warn(f'tpr={schedule.tpr} becomes {schedule.describe()}: '
+                      'lengths are multiples of align='
+                      f'{schedule.entries[-1].align}.')
+    elif schedule.prunes_little():
+        total = schedule.grid[0] * schedule.grid[1] + schedule.num_prefix
+        left = schedule.lengths()[-1]
+        what = 'nothing' if left == total else f'only {total - left}'
+        warnings.warn(f'{schedule.text} prunes {what} of {total} tokens: '
+                      'lengths are rounded up to multiples of align='
+                      f'{schedule.entries[-1].align}; align=1 switches that '
+                      'off.')

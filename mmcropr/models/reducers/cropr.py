@@ -26,7 +26,8 @@ class Cropr(TopKPruner):
     Args:
         embed_dim: Channels D of the tokens.
         num_queries: Number of queries Q: 1 for classification and detection,
-            one per patch of the training crop for segmentation.
+            one per patch of the training crop for segmentation. A backbone
+            takes 'image' and 'patch' for these.
         selection: 'topk' keeps the highest scores; 'sample' draws the kept
             patches without replacement from the query's attention (an
             ablation of the paper), at test time too, from torch's global
@@ -47,12 +48,6 @@ class Cropr(TopKPruner):
     """
 
     leaves = Route
-    head_hint = (
-        "auxiliary_head=dict(type='mmcropr.CroprSegHead', num_modules=N, ...) "
-        "to a segmentor; wrap a detector in dict(type='mmcropr."
-        "CroprDetector', detector=..., auxiliary_head=dict(type='mmcropr."
-        "CroprMultiLabelHead', num_modules=N, ...)); give a classifier "
-        "head=dict(type='mmcropr.CroprClsHead', num_modules=N, ...)")
     sign = 1.
 
     def __init__(self,
@@ -77,10 +72,11 @@ class Cropr(TopKPruner):
                              f'embed_dim={embed_dim} of the tokens.')
         self.selection, self.stop_gradient = selection, stop_gradient
         self.draws = selection == 'sample'
-        if num_queries < 1:
-            raise ValueError(f'num_queries must be 1 or more (1 for image-'
-                             f'level tasks, h * w for segmentation), got '
-                             f'{num_queries}')
+        if isinstance(num_queries, bool) or not isinstance(
+                num_queries, int) or num_queries < 1:
+            raise ValueError('num_queries must be a whole number, 1 or more '
+                             "(1 or 'image' for image-level tasks, h * w or "
+                             f"'patch' for segmentation), got {num_queries!r}")
         self.queries = nn.Parameter(torch.empty(num_queries, embed_dim))
         nn.init.trunc_normal_(self.queries, std=embed_dim**-.5)
         self.num_heads = num_heads

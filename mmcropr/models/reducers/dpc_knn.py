@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from mmcropr.registry import MODELS
-from mmcropr.structures import TokenState
+from mmcropr.structures import Merge, TokenState
 
 from .base import TokenReducer
 
@@ -58,6 +58,8 @@ class DPCKNN(TokenReducer):
         ValueError: If ``num_neighbours`` is below 1.
     """
 
+    makes = (Merge, )
+
     def __init__(self,
                  embed_dim: int,
                  num_neighbours: int = 5,
@@ -81,7 +83,7 @@ class DPCKNN(TokenReducer):
     def forward(self, state: TokenState, length: int) -> TokenState:
         if length >= state.length:
             return state
-        patches = state.x[:, state.num_prefix:]
+        patches = state.patches
         count = length - state.num_prefix
         centres, clusters = density_peaks(patches, count, self.num_neighbours,
                                           self.jitter(patches))

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from mmcropr.registry import MODELS
-from mmcropr.structures import Decision, TokenState
+from mmcropr.structures import Decide, Decision, TokenState
 
 from .base import TokenReducer
 
@@ -33,12 +33,8 @@ class DynamicViT(TokenReducer):
         ValueError: If ``embed_dim`` is no multiple of 4.
     """
 
+    makes = (Decide, )
     leaves = Decision
-    head_hint = (
-        "auxiliary_head=dict(type='mmcropr.DynamicViTHead') to a segmentor; "
-        "wrap a detector in dict(type='mmcropr.CroprDetector', detector=..., "
-        "auxiliary_head=dict(type='mmcropr.DynamicViTHead')); give a "
-        "classifier head=dict(type='mmcropr.DynamicViTClsHead', ...)")
 
     def __init__(self,
                  embed_dim: int,
@@ -75,21 +71,20 @@ class DynamicViT(TokenReducer):
         return -torch.empty_like(log_probs).exponential_().log()
 
     def forward(self, state: TokenState, length: int) -> TokenState:
-        patches = state.x[:, state.num_prefix:]
+        patches = state.patches
         if not self.training:
             if length >= state.length:
                 return state
-            log_probs = self.predict(patches, torch.ones_like(patches[..., 0]))
+            log_probs = self.predict(patches, state.keep)
             state.prune(log_probs[..., 0], length)
             return state
         logits = self.predict(patches, state.keep).float()
         logits = logits + self.noise(logits)
         soft = logits.softmax(-1)[..., 0]
         hard = (logits[..., 0] > logits[..., 1]).to(soft.dtype)
-        share = (length - state.num_prefix) / state.num_patches
-        if share >= 1:
+        if length - state.num_prefix >= state.num_current:
             # Nothing shall leave here, but distributed training waits for a
             # gradient of every predictor
             hard = torch.ones_like(hard)
-        state.decide(hard + (soft - soft.detach()), share)
+        state.decide(hard + (soft - soft.detach()), length)
         return state

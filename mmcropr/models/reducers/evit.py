@@ -4,9 +4,11 @@ from typing import Optional
 import torch
 
 from mmcropr.registry import MODELS
-from mmcropr.structures import TokenState, split_lowest, take_rows
+from mmcropr.structures import (Merge, Prune, TokenState, split_lowest,
+                                take_rows)
 
 from .base import TokenReducer
+from .baselines import class_attention
 
 
 @MODELS.register_module()
@@ -24,8 +26,7 @@ class EViT(TokenReducer):
         init_cfg: As of every mmengine module.
     """
 
-    needs = ('cls_attention', )
-    needs_gradient = True
+    reads_attention = needs_class_token = needs_gradient = True
     stage = 'attention'
 
     def __init__(self,
@@ -34,6 +35,7 @@ class EViT(TokenReducer):
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(embed_dim, init_cfg)
         self.fuse = fuse
+        self.makes = (Merge, ) if fuse else (Prune, )
 
     def reached(self, before: int, length: int, num_prefix: int) -> int:
         """At least one patch and the fused one stay."""
@@ -46,10 +48,10 @@ class EViT(TokenReducer):
         if length >= state.length:
             return state
         if not self.fuse:
-            state.prune(state.stats['cls_attention'].detach(), length)
+            state.prune(class_attention(state).detach(), length)
             return state
-        patches, count = state.x[:, num_prefix:], length - num_prefix - 1
-        scores = state.stats['cls_attention'].to(patches.dtype)
+        patches, count = state.patches, length - num_prefix - 1
+        scores = class_attention(state).to(patches.dtype)
         kept, left = split_lowest(scores.detach(), count)
         weights = scores.gather(1, left)
         fused = weights[:, None] @ take_rows(patches, left)

@@ -5,9 +5,12 @@ import torch
 from torch import Tensor
 
 from mmcropr.registry import MODELS
-from mmcropr.structures import TokenState, take_rows
+from mmcropr.structures import Merge, TokenState, take_rows
 
 from .base import TokenReducer
+
+# Rows of an attention matrix that are computed together
+QUERIES_AT_ONCE = 256
 
 
 @torch.no_grad()
@@ -40,6 +43,16 @@ def cluster_medoids(distance: Tensor, weights: Tensor, medoids: Tensor,
     return medoids, clusters
 
 
+def received_attention(state: TokenState) -> Tensor:
+    """What each patch gets of all tokens' attention in the block just run,
+    summed over heads, (B, K)."""
+    attention = state.attention
+    queries, keys = attention.queries(), attention.keys()
+    return sum(
+        attention.weights(rows, keys).sum((1, 2))
+        for rows in queries.split(QUERIES_AT_ONCE, dim=2))
+
+
 @MODELS.register_module()
 class KMedoids(TokenReducer):
     """Replace every cluster of patches by its medoid (Marin et al., Token
@@ -58,6 +71,8 @@ class KMedoids(TokenReducer):
         ValueError: If ``iters`` is below 0.
     """
 
+    makes = (Merge, )
+
     def __init__(self,
                  embed_dim: int,
                  iters: int = 3,
@@ -67,7 +82,7 @@ class KMedoids(TokenReducer):
         if iters < 0:
             raise ValueError(f'iters must be 0 or more, got {iters}')
         self.iters, self.weighted = iters, weighted
-        self.needs = ('received_attention', ) if weighted else ()
+        self.reads_attention = weighted
 
     def first(self, length: int) -> int:
         """The very first medoid of the unweighted variant."""
@@ -93,14 +108,13 @@ class KMedoids(TokenReducer):
     def forward(self, state: TokenState, length: int) -> TokenState:
         if length >= state.length:
             return state
-        patches, count = state.x[:, state.num_prefix:], length - (
-            state.num_prefix)
+        patches, count = state.patches, length - state.num_prefix
         with torch.no_grad():
             points = patches.float()
             distance = torch.cdist(
                 points, points, compute_mode='donot_use_mm_for_euclid_dist')
             if self.weighted:
-                weights = state.stats['received_attention']
+                weights = received_attention(state)
                 medoids = weights.topk(count)[1]
             else:
                 weights = torch.ones_like(distance[:, 0])

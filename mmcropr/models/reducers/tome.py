@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmcropr.registry import MODELS
-from mmcropr.structures import TokenState, take_rows
+from mmcropr.structures import Merge, TokenState, take_rows
 
 from .base import TokenReducer
 
@@ -94,7 +94,8 @@ class ToMe(TokenReducer):
         init_cfg: As of every mmengine module.
     """
 
-    needs = ('keys', )
+    makes = (Merge, )
+    reads_attention = True
     stage = 'attention'
 
     def __init__(self,
@@ -112,8 +113,8 @@ class ToMe(TokenReducer):
         length = self.reached(state.length, length, num_prefix)
         if length >= state.length:
             return state
-        matching = match_tokens(state.stats['keys'], state.length - length,
-                                num_prefix)
+        keys = state.attention.key.mean(1)  # without position
+        matching = match_tokens(keys, state.length - length, num_prefix)
         size = state.size
         if size is None:
             size = torch.ones_like(state.x[..., 0], dtype=torch.float32)
@@ -123,8 +124,8 @@ class ToMe(TokenReducer):
         slots = torch.zeros_like(size, dtype=torch.long)
         slots = slots.scatter(1, kept, places.expand(len(kept), -1))
         slots = slots.scatter(1, source, slots.gather(1, target))
-        x, state.size = merge_tokens(state.x, size, matching)
+        x, size = merge_tokens(state.x, size, matching)
         state.proportional = self.proportional
         state.merge(x[:, num_prefix:], slots[:, num_prefix:] - num_prefix,
-                    kept[:, num_prefix:] - num_prefix)
+                    kept[:, num_prefix:] - num_prefix, size[:, num_prefix:])
         return state

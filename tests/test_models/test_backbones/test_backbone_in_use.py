@@ -18,18 +18,6 @@ def backbone(**changes) -> CroprViT:
     return CroprViT(**{**settings, **changes})
 
 
-def test_queries_that_nothing_trains():
-    model, image = backbone().train(), torch.rand(1, 3, 64, 64)
-    model(image)
-    with pytest.warns(UserWarning, match='not learn.*num_modules=2'):
-        model(image)
-    model, head = backbone().train(), CroprSegHead(32, 5, 2)
-    with warnings.catch_warnings():
-        warnings.simplefilter('error')
-        head(model(image))
-        head(model(image))
-
-
 def test_unknown_key_of_a_reducer():
     with pytest.raises(TypeError, match='num_queris.*rate, tpr, keep'):
         backbone(reducer=dict(type='mmcropr.Cropr', rate=4, num_queris=16))

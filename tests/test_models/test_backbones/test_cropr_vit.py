@@ -147,7 +147,7 @@ def test_a_reducer_inside_the_block():
     state, trunk = model(image), model.trunk
     by_hand = trunk.block(0, trunk.embed(image))
     by_hand = trunk.attention_half(1, by_hand)
-    assert torch.equal(state.pruned[0].tokens.sort(1)[0],
+    assert torch.equal(state.steps[0].left[0].tokens.sort(1)[0],
                        by_hand.x[:, 3:10].sort(1)[0])  # yapf: disable
     by_hand.prune(by_hand.raster_index().float(), 12)
     by_hand = trunk.block(2, trunk.mlp_half(1, by_hand))

@@ -121,7 +121,7 @@ def test_rate_zero_is_identity(arch, reducer):
         DICTS[arch][0], 64, reducer=reducer, out_type='tokens')
     image = torch.randn(2, 3, 80, 48)
     state = model(image)
-    assert not state.pruned and state.length == 15 + DICTS[arch][1]
+    assert not state.steps and state.length == 15 + DICTS[arch][1]
     wanted = twin.forward_features(image)
     assert torch.allclose(state.restore().finish(), wanted, atol=1e-5)
 
@@ -171,7 +171,8 @@ def test_rotary_embeddings_follow_their_tokens(arch):
     randomise(model.vit)
     state = model.trunk.embed(torch.randn(2, 3, 64, 80))
     block, prefix = model.vit.blocks[2], state.num_prefix
-    whole, table = state.x, state.rope[2] if arch is MIXED else state.rope
+    whole, table = state.x, (
+        state.origin.rope[2] if arch is MIXED else state.origin.rope)
     state.prune(torch.rand(2, 20), prefix + 7)
     index = state.index + prefix
     mask = torch.zeros(2, 1, 1, prefix + 20, dtype=torch.bool)
@@ -211,8 +212,8 @@ def test_two_halves_are_bit_equal_to_the_block(arch, training):
         trunk.mlp_half(2, halves)
         assert torch.equal(halves.x, whole.x)
         assert not torch.equal(whole.x, before)
-        assert torch.equal(halves.stats['cls_attention'],
-                           whole.stats['cls_attention'])
+        assert torch.equal(halves.attention.of_class_token(),
+                           whole.attention.of_class_token())
 
 
 @pytest.mark.parametrize('reducer', ['Cropr', 'AttnTopK'])

@@ -71,9 +71,9 @@ def test_merged_tokens_count_by_their_size(proportional):
         state = model(image)
         size = state.size
         assert size.sum(1).tolist() == [17, 17]
-        assert (model.trunk.mask_of(state) is not None) == proportional
+        assert (model.trunk.bias_of(state) is not None) == proportional
         x = state.finish_block()
-        wanted = state.norm((x * size[..., None]).sum(1) / 17)
+        wanted = state.origin.norm((x * size[..., None]).sum(1) / 17)
         found = PoolNeck(llf=False)(model(image))[0]
         torch.testing.assert_close(found, wanted)
         with torch.autocast('cpu', dtype=torch.bfloat16):

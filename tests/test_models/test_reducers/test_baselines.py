@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmcropr.models import AttnTopK, CroprViT, Random, Variance
-from mmcropr.structures import TokenState
+from mmcropr.models.reducers.baselines import class_attention
+from mmcropr.structures import Origin, TokenState
 from tests.utils import TINY, TINY_EVA, randomise_layer_scale
 
 EVA = dict(family='eva', embed_dim=32, depth=4, num_heads=2)
@@ -31,16 +32,6 @@ if 'num_kv_heads' in inspect.signature(Eva).parameters:  # not in timm 1.0.20
     ARCHS['grouped_query'] = dict(ROPE, num_kv_heads=1, qkv_fused=False)
 
 
-def make_state(batch: int, grid: tuple, image: Tensor = None) -> TokenState:
-    total = grid[0] * grid[1]
-    return TokenState(
-        x=torch.randn(batch, 1 + total, 8),
-        grid=grid,
-        num_prefix=1,
-        image=torch.zeros(batch, 3, 1, 1) if image is None else image,
-        image_size=(1, 1) if image is None else tuple(image.shape[-2:]))
-
-
 def make_model(arch: object) -> CroprViT:
     model = CroprViT(
         arch,
@@ -57,7 +48,7 @@ def make_model(arch: object) -> CroprViT:
 
 def test_random_is_uniform():
     torch.manual_seed(0)
-    reducer, state = Random(embed_dim=8), make_state(1000, (4, 8))
+    reducer, state = Random(embed_dim=8), make_state(1000, (4, 8), 1, 8)
     reducer(state, 1 + 8)
     counts = torch.bincount(state.index.flatten(), minlength=32)
     # Under a uniform choice this is chi-squared with 31 degrees of freedom,
@@ -72,7 +63,7 @@ def test_random_draws_anew_and_repeats_by_seed():
     for seed in (1, None, 1):
         if seed is not None:
             torch.manual_seed(seed)
-        state = make_state(1, (8, 8))
+        state = make_state(1, (8, 8), 1, 8)
         reducer(state, 1 + 20)
         chosen.append(state.index.tolist())
     assert chosen[0] == chosen[2] != chosen[1]
@@ -86,7 +77,7 @@ def test_variance_of_pixels():
     image = image.repeat_interleave(p, 2).repeat_interleave(p, 3)
     image[0, :, 4:8, 8:12] += torch.randn(3, 4, 4)
     image[1, :, 0:4, 4:8] += torch.randn(3, 4, 4) * 0.01
-    state = make_state(2, (h, w), image)
+    state = make_state(2, (h, w), 1, 8, image=image)
     scores = Variance(embed_dim=8).score(state)
     wanted = torch.zeros(2, 6)
     textured = image[0, :, 4:8, 8:12], image[1, :, 0:4, 4:8]
@@ -99,7 +90,7 @@ def test_variance_of_pixels():
 
 def test_variance_of_patches_that_are_left():
     image = torch.randn(2, 3, 8, 8) * torch.rand(2, 1, 8, 8)
-    state, reducer = make_state(2, (4, 4), image), Variance(embed_dim=8)
+    state, reducer = make_state(2, (4, 4), 1, 8, image=image), Variance(embed_dim=8)
     scores = reducer.score(state)
     state.prune(torch.rand(2, 16), 1 + 9)
     wanted = [row[index] for row, index in zip(scores, state.index)]
@@ -129,7 +120,7 @@ def watched(model: CroprViT, number: int, state: TokenState) -> tuple:
     x = state.x
     state = model.trunk.block(number, state)
     assert state.x.shape == x.shape
-    return x, state.stats['cls_attention']
+    return x, class_attention(state)
 
 
 @torch.no_grad()
@@ -153,7 +144,7 @@ def test_class_attention_eva():
     torch.manual_seed(0)
     model = make_model(TINY_EVA)
     state = model.trunk.embed(torch.randn(2, 3, 64, 80))
-    table = state.rope
+    table = state.origin.rope
     state.prune(torch.rand(2, 20), 1 + 13)
     x, found = watched(model, 1, state)
     block = model.vit.blocks[1]
@@ -193,7 +184,7 @@ def test_class_attention_is_that_of_timm(name, num_keep):
     heads = model.vit.blocks[1].attn.num_heads
     state = model.trunk.embed(torch.randn(heads, 3, 64, 80))
     mixed = getattr(model.vit, 'rope_mixed', False)
-    table = state.rope[1] if mixed else state.rope
+    table = state.origin.rope[1] if mixed else state.origin.rope
     if num_keep:
         state.prune(torch.rand(heads, 20), state.num_prefix + num_keep)
     x, found = watched(model, 1, state)
@@ -229,15 +220,16 @@ def test_attn_topk_needs_a_class_token(arch):
     with pytest.raises(ValueError, match='without a class token'):
         CroprViT(arch, img_size=64, reducer=dict(type='mmcropr.AttnTopK',
                                                  rate=2))  # yapf: disable
-    assert AttnTopK.needs == ('cls_attention', )
+    assert AttnTopK.needs_class_token
 
 
 def test_variance_does_not_see_the_edge_of_padding():
     image = torch.full((1, 3, 20, 28), 0.7)
     image[..., 2, 2] = 0.8
     state = TokenState(
-        x=torch.zeros(1, 4, 8), grid=(2, 2), num_prefix=0,
-        image=F.pad(image, (0, 4, 0, 12)), image_size=(20, 28))
+        torch.zeros(1, 4, 8),
+        Origin(grid=(2, 2), num_prefix=0,
+               image=F.pad(image, (0, 4, 0, 12)), image_size=(20, 28)))
     scores = Variance(8).score(state)
     assert scores[0, 0] > 0
     assert torch.allclose(scores[0, 1:], torch.zeros(3), atol=1e-9)

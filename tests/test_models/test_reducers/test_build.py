@@ -14,7 +14,9 @@ def test_ways_to_name_it(kind):
 
 @pytest.mark.parametrize('reducer, error, message', [
     ('mmcropr.Random', TypeError, "such as.*rate=40.*got 'mmcropr.Random'"),
-    ([dict(type='mmcropr.Random')], TypeError, 'must be a config'),
+    ([dict(type='mmcropr.Random')], ValueError, 'not say how much leaves'),
+    ([], TypeError, r'must be a config.* got \[\]'),
+    (['mmcropr.Random'], TypeError, "a list of them, got 'mmcropr.Random'"),
     (dict(rate=4), TypeError, 'must be a config such as'),
     (dict(type='Rndom', rate=4), KeyError, "no reducer 'Rndom'.*mmcropr.ToMe"),
     (dict(type='mmcropr.LLFNeck', rate=4), TypeError, 'no token reducer'),

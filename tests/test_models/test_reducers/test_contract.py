@@ -6,7 +6,7 @@ import torch
 
 from mmcropr.models import CroprViT, LLFNeck
 from mmcropr.registry import MODELS
-from mmcropr.structures import Decision, Route
+from mmcropr.structures import Decision, Mix, Route
 from tests.utils import REDUCERS, TINY, TINY_EVA, randomise_layer_scale
 
 ARCHS = {
@@ -49,74 +49,119 @@ def test_the_registry_is_searched():
     assert {'Cropr', 'Random', 'ToMe', 'SiT', 'DPCKNN'} <= set(REDUCERS)
 
 
+def walk(model, image):
+    """State before the last block, and for every reducer the patches that it
+    got and which of them each patch of the grid was in."""
+    seen, handles = [], []
+
+    def look(module, args):
+        state, length = args
+        seen.append((state.patches.clone(), state.trace()[0],
+                     state.x[:, :state.num_prefix].clone(), length))
+
+    def look_after(module, args, state):
+        assert state.length == seen[-1][3]
+        assert state.x[:, :state.num_prefix].equal(seen[-1][2]), (
+            'prefix tokens are never mixed with patches')
+
+    for reducer in model.reducers:
+        handles += [reducer.register_forward_pre_hook(look),
+                    reducer.register_forward_hook(look_after)]
+    state = tokens(model, image)
+    for handle in handles:
+        handle.remove()
+    return state, seen
+
+
+def check_places(state, seen):
+    """Every patch is in one current token or left at one module, and what is
+    restored in its place is that token, as it is or as it left."""
+    slots, removed = state.trace()
+    full, index = state.full()[:, state.num_prefix:], state.raster_index()
+    assert index.shape == (len(full), state.num_current)
+    assert 0 <= index.min() and index.max() < 24
+    assert ((slots >= 0) == (removed < 0)).all()
+    if any(isinstance(step, Mix) for step in state.steps):
+        return
+    for image in range(len(full)):
+        for place, slot in enumerate(slots[image].tolist()):
+            patches, number = state.patches, slot
+            if slot < 0:
+                patches, before, *_ = seen[removed[image, place]]
+                number = before[image, place]
+            assert full[image, place].equal(patches[image, number])
+
+
 @pytest.mark.parametrize('arch', ARCHS)
 @pytest.mark.parametrize('name', REDUCERS)
-def test_lengths_prefix_and_map(name, arch):
-    """As many tokens as asked for, prefix tokens in front and never mixed
-    with patches, all patches in the map."""
+def test_lengths_places_and_map(name, arch):
+    """As many tokens as asked for, prefix tokens in front, all patches in the
+    map, each where it belongs."""
     model, image = build(name, arch), images()
     with torch.no_grad():
-        state = model.trunk.embed(image)
-        plan = model._plan(state.grid)
-        for number in range(model.trunk.depth - 1):
-            if number not in plan:
-                state = model.trunk.block(number, state)
-                continue
-            reducer = model.reducers[plan[number][0]]
-            step = model.trunk.block
-            if reducer.stage == 'attention':
-                step = model.trunk.attention_half
-            state = step(number, state)
-            prefix = state.x[:, :state.num_prefix].clone()
-            state = reducer(state, plan[number][1])
-            assert state.length == plan[number][1]
-            assert state.x[:, :state.num_prefix].equal(prefix)
-            if reducer.stage == 'attention':
-                state = model.trunk.mlp_half(number, state)
+        state, seen = walk(model, image)
+        assert [length for *_, length in seen] == KEEP
+        check_places(state, seen)
+        model.out_type = 'featmap'
         maps = model(image)
     assert maps[0].shape == (2, 32, 4, 6)
     assert torch.isfinite(maps[0]).all()
 
 
-@pytest.mark.parametrize('arch', ARCHS)
-@pytest.mark.parametrize('name', REDUCERS)
-def test_indices_and_restoration(name, arch):
-    """Every patch has one place: kept, left or in a current token; what is
-    restored there is that token."""
-    model, image = build(name, arch), images()
+@pytest.mark.parametrize('name', ['PatchMerger', 'SiT', 'Sinkhorn'])
+def test_restoration_of_mixtures(name):
+    """The mean of all mixtures by a patch's shares in them."""
     with torch.no_grad():
-        state = tokens(model, image)
-    index, count = state.raster_index(), state.num_current
-    assert index.shape == (2, count)
-    assert 0 <= index.min() and index.max() < 24
-    full = state.full()[:, state.num_prefix:]
-    patches = state.x[:, state.num_prefix:]
-    if state.mixture is not None:
-        share = state.mixture / state.mixture.sum(1, keepdim=True)
-        torch.testing.assert_close(full, share.transpose(1, 2) @ patches)
+        state = tokens(build(name), images())
+    mixed, = state.steps
+    share = mixed.weights / mixed.weights.sum(1, keepdim=True)
+    torch.testing.assert_close(state.full()[:, state.num_prefix:],
+                               share.transpose(1, 2) @ state.patches)
+
+
+# Pairs that are wrong in any case, and why: patches that were decided against
+# are still there; places that fill up belong to no patch
+MERGERS = ['DPCKNN', 'EViT', 'KMedoids', 'PatchMerger', 'SiT', 'Sinkhorn',
+           'ToMe']
+REFUSED = {('DynamicViT', name) for name in REDUCERS if name != 'DynamicViT'}
+REFUSED |= {('ATS', name) for name in MERGERS}
+
+
+@pytest.mark.parametrize('second', REDUCERS)
+@pytest.mark.parametrize('first', REDUCERS)
+def test_pairs(first, second):
+    """Two methods in one model do what each does alone, or are refused."""
+    torch.manual_seed(0)
+    reducer = [
+        dict(type=f'mmcropr.{name}', keep=[length], modules=[block], align=1)
+        for name, length, block in ((first, 20, 1), (second, 14, 2))]
+    if (first, second) in REFUSED:
+        with pytest.raises(ValueError, match=f'{second} cannot work after '
+                           f'block 2.* cannot follow .*: '):
+            CroprViT(TINY, img_size=SIZE, reducer=reducer)
         return
-    for image in range(2):
-        if state.source is None:
-            assert len(set(index[image].tolist())) == count
-            source = [-1] * 24
-            for slot, place in enumerate(index[image].tolist()):
-                source[place] = slot
-        else:
-            source = state.source[image].tolist()
-            real = range(count) if state.mask is None else (
-                state.mask[image, state.num_prefix:].nonzero().flatten())
-            assert set(source) - {-1} == {int(slot) for slot in real}
-        left = {}
-        for part in state.pruned:
-            slots = enumerate(part.index[image].tolist())
-            if part.source is not None:
-                slots = ((slot, place) for place, slot in enumerate(
-                    part.source[image].tolist()) if slot >= 0)
-            left.update({place: part.tokens[image, slot]
-                         for slot, place in slots})
-        for place, slot in enumerate(source):
-            wanted = left[place] if slot < 0 else patches[image, slot]
-            assert full[image, place].equal(wanted)
+    model = CroprViT(TINY, img_size=SIZE, patch_size=16, reducer=reducer)
+    assert [type(r).__name__ for r in model.reducers] == [first, second]
+    assert model.lengths() == KEEP
+    with torch.no_grad():
+        state, seen = walk(model.eval(), images())
+        check_places(state, seen)
+        assert state.size is None or (
+            second in ('PatchMerger', 'SiT', 'Sinkhorn')
+            or state.size.shape == state.x.shape[:2])
+        if not any(r.draws for r in model.reducers):
+            alone = [tokens(model, image[None]) for image in images()]
+            together = torch.cat([s.full() for s in alone])
+            torch.testing.assert_close(
+                state.full(), together, rtol=1e-4, atol=1e-5)
+    model.out_type = 'featmap'
+    maps = model.train()(images())
+    (maps[0] * torch.rand(32, 4, 6)).sum().backward()
+    for key, parameter in model.named_parameters():
+        kind = model.reducers[int(key.split('.')[1])] if (
+            key.startswith('reducers')) else None
+        learns = getattr(kind, 'leaves', None) is not Route
+        assert (parameter.grad is not None) == learns, key
 
 
 @pytest.mark.parametrize('arch', ARCHS)
@@ -252,7 +297,7 @@ def test_class_token(name):
     """A method that reads the class token says so on a model without one."""
     arch = dict(TINY_EVA, class_token=False)
     cfg = dict(type=f'mmcropr.{name}', keep=KEEP, modules=[1, 2], align=1)
-    if {'cls_attention', 'significance'} & set(MODELS.get(name).needs):
+    if MODELS.get(name).needs_class_token:
         with pytest.raises(ValueError, match='without a class token'):
             CroprViT(arch, img_size=SIZE, reducer=cfg)
     else:
@@ -280,13 +325,16 @@ def test_what_it_leaves_in_training(name):
         first, second = (route.keep for route in state.routes)
         assert set(first.unique().tolist()) <= {0., 1.}
         assert (second <= first).all() and first.requires_grad
-        full = state.full()[:, state.num_prefix:]
-        for part, keep in zip(state.pruned, (first, second)):
-            gone = part.source >= 0
-            assert full[gone].equal(part.tokens[gone])
-            assert not keep[gone].any()
+        full, (slots, removed) = state.full()[:, state.num_prefix:], (
+            state.trace())
+        decided, = state.steps
+        for number, keep in enumerate((first, second)):
+            left = removed == number
+            assert full[left].equal(decided.left[number][0][left])
+            assert not keep[left].any()
         stays = second.bool()
-        assert full[stays].equal(state.x[:, state.num_prefix:][stays])
+        assert (slots >= 0).equal(stays)
+        assert full[stays].equal(state.patches[stays])
 
 
 @pytest.mark.parametrize('name', REDUCERS)

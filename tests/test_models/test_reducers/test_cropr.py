@@ -5,16 +5,7 @@ import torch
 from mmcropr.models import Cropr, CroprViT, NonSalient
 from mmcropr.models.heads import CroprMultiLabelHead
 from mmcropr.structures import TokenState
-from tests.utils import TINY, TINY_EVA
-
-
-def make_state(dim: int, num_prefix: int = 2) -> TokenState:
-    return TokenState(
-        x=torch.randn(3, num_prefix + 35, dim),
-        grid=(5, 7),
-        num_prefix=num_prefix,
-        image=torch.zeros(3, 3, 10, 14),
-        image_size=(10, 14))
+from tests.utils import TINY, TINY_EVA, make_state
 
 
 def unfolded(reducer: Cropr, state: TokenState) -> torch.Tensor:
@@ -42,7 +33,7 @@ def test_folded_scores_select_as_all_queries_do():
 
 @pytest.mark.parametrize('cls', [Cropr, NonSalient])
 def test_fold_leaves_the_scores(cls):
-    reducer, state = cls(embed_dim=16, num_queries=9), make_state(16)
+    reducer, state = cls(embed_dim=16, num_queries=9), make_state(3, (5, 7), dim=16)
     before = reducer.score(state)
     summed = reducer.queries.detach().sum(0, keepdim=True)
     reducer.fold()
@@ -70,18 +61,18 @@ def test_folded_backbone_gives_the_same():
 
 def test_non_salient_keeps_what_cropr_prunes():
     torch.manual_seed(0)
-    state, twin = make_state(16), make_state(16)
+    state, twin = make_state(3, (5, 7), dim=16), make_state(3, (5, 7), dim=16)
     twin.x = state.x
     cropr, control = Cropr(16, num_queries=5), NonSalient(16, num_queries=5)
     control.load_state_dict(cropr.state_dict())
     cropr(state, 2 + 20)
     control(twin, 2 + 15)
-    assert twin.index.tolist() == places(state.pruned[0].index)
+    assert twin.index.tolist() == places(state.steps[0].left[0].rows)
 
 
 @pytest.mark.parametrize('cls', [Cropr, NonSalient])
 def test_route(cls):
-    reducer, state = cls(16, num_queries=5), make_state(16)
+    reducer, state = cls(16, num_queries=5), make_state(3, (5, 7), dim=16)
     before = state.x.clone()
     reducer(state, 12)
     route, = state.routes
@@ -89,7 +80,7 @@ def test_route(cls):
     assert torch.equal(route.tokens, before)
     wanted = torch.einsum('qd,bmd->bqm', reducer.queries, before)
     assert torch.allclose(route.logits, wanted, atol=1e-6)
-    state = make_state(16)
+    state = make_state(3, (5, 7), dim=16)
     reducer(state, state.length)
     assert len(state.routes) == 1, 'at rate 0 the queries learn all the same'
     reducer.eval()(state, 12)
@@ -125,7 +116,7 @@ def test_selection_is_without_gradient():
 
 
 def test_scores_do_not_depend_on_autocast():
-    reducer, state = Cropr(16, num_queries=5), make_state(16)
+    reducer, state = Cropr(16, num_queries=5), make_state(3, (5, 7), dim=16)
     wanted = reducer.score(state)
     with torch.autocast('cpu', dtype=torch.bfloat16):
         found = reducer.score(state)
@@ -167,7 +158,7 @@ def test_sampling_draws_from_the_attention():
 
 @pytest.mark.parametrize('stop', [True, False])
 def test_stop_gradient(stop):
-    reducer, state = Cropr(16, stop_gradient=stop).train(), make_state(16)
+    reducer, state = Cropr(16, stop_gradient=stop).train(), make_state(3, (5, 7), dim=16)
     state.x.requires_grad_()
     x = state.x
     reducer(state, 20)
@@ -191,7 +182,7 @@ def test_scores_of_the_multi_head_form(num_heads):
     formula is in tests/test_tools/test_official_cropr.py."""
     torch.manual_seed(0)
     reducer = Cropr(32, num_queries=5, num_heads=num_heads)
-    state = make_state(32)
+    state = make_state(3, (5, 7), dim=32)
     torch.nn.init.normal_(reducer.attn_norm.bias)
     logits = reducer.attend(state.x).logits
     assert logits.shape == (3, num_heads, 5, 37)

@@ -1,0 +1,53 @@
+# Copyright (c) mmcropr contributors.
+from typing import Any, Optional, Tuple
+
+from timm.models.eva import checkpoint_filter_fn
+from torch import Tensor, nn
+
+from mmcropr.structures import TokenState
+
+from .trunk import Trunk
+
+
+class EvaTrunk(Trunk):
+    """What differs for timm's Eva: rotary tables, LayerScale as parameters
+    of the block, its checkpoints. See :class:`Trunk`."""
+
+    convert = staticmethod(checkpoint_filter_fn)
+
+    def _positions(self, x: Tensor) -> Tuple[Tensor, Optional[Tensor]]:
+        return self.vit._pos_embed(x)
+
+    def rope_of(self, number: int, state: TokenState) -> Optional[Tensor]:
+        """Rotary embeddings of the current patches for one block.
+
+        As timm made them while all patches are there, else (B, 1, K, R) or,
+        where every block has its own, (B, heads, K, R): with the head axis,
+        as without it timm would take the batch for heads.
+        """
+        rope, index = state.origin.rope, state.index
+        if rope is None:
+            return None
+        mixed = getattr(self.vit, 'rope_mixed', False)
+        table = rope[number] if mixed else rope
+        if index is None:
+            return table
+        if mixed:
+            return table[:, index].transpose(0, 1)
+        cached = state.cache.get('rope')
+        if cached is None or cached[0] is not index:
+            cached = (index, table[index][:, None])
+            state.cache['rope'] = cached
+        return cached[1]
+
+    def _whole(self, block: nn.Module, x: Tensor, rope: Optional[Tensor],
+               bias: Optional[Tensor]) -> Tensor:
+        return block(x, rope, bias)
+
+    def _attend(self, block: nn.Module, x: Tensor, rope: Optional[Tensor],
+                bias: Optional[Tensor]) -> Tensor:
+        return block.attn(x, rope, bias)
+
+    def _scale_of(self, block: nn.Module, branch: int) -> Any:
+        gamma = getattr(block, f'gamma_{branch}')
+        return nn.Identity() if gamma is None else lambda y: gamma * y

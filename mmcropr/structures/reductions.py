@@ -1,0 +1,190 @@
+# Copyright (c) mmcropr contributors.
+"""What reducers do to a :class:`TokenState`. Notation: see
+``token_state.py``."""
+from typing import Optional
+
+import torch
+from torch import Tensor
+
+from .records import Decision
+from .rows import prefixed, split_lowest, take_rows
+from .steps import (Decide, Departure, Merge, Mix, Prune, Sample, Step,
+                    check_order)
+
+
+class Reductions:
+    """The part of :class:`TokenState` that makes it smaller: each method
+    changes tokens, sizes and mask, and notes the step that undoes it.
+
+    Any order is right or refused at once; shapes are checked first, and
+    after an error nothing has changed.
+    """
+
+    def _check(self, what: str, given: Tensor, *wanted: int) -> None:
+        """Raise a ValueError unless a tensor has the shape (B, *wanted), -1
+        for any number."""
+        shape, wanted = tuple(given.shape), (self.x.shape[0], *wanted)
+        if len(shape) != len(wanted) or any(
+                b not in (-1, a) for a, b in zip(shape, wanted)):
+            raise ValueError(
+                f'{what} must be {wanted} (-1: any number) for '
+                f'{self.num_current} current patches, without the '
+                f'{self.num_prefix} prefix tokens, got {shape}.')
+
+    def _check_order(self, kind: type) -> None:
+        check_order(kind, [type(step) for step in self.steps])
+
+    def _append(self, step: Step) -> None:
+        if not (self.steps and self.steps[-1].absorb(step)):
+            self.steps.append(step)
+
+    def _take(self, rows: Tensor) -> None:
+        """Keep the patches of some rows (B, M), and all prefix tokens."""
+        rows = prefixed(rows, self.num_prefix)
+        self.x = take_rows(self.x, rows)
+        if self.size is not None:
+            self.size = self.size.gather(1, rows)
+        if self.mask is not None:
+            self.mask = self.mask.gather(1, rows)
+
+    def prune(self, scores: Tensor, length: int) -> None:
+        """Keep the patches with the highest scores, and all prefix tokens.
+
+        Places that only fill up (:meth:`sample`) leave before any patch.
+
+        Args:
+            scores: One per current patch, (B, K).
+            length: Tokens that stay, prefix tokens included.
+
+        Raises:
+            ValueError: If no patch would stay, more than there are, or the
+                scores have another shape, or after :meth:`decide`.
+        """
+        self._check('scores', scores, self.num_current)
+        num_prefix, num_keep = self.num_prefix, length - self.num_prefix
+        if not 0 < num_keep <= scores.shape[1]:
+            raise ValueError(
+                f'cannot keep {length} of {self.length} tokens with '
+                f'{num_prefix} prefix tokens among them: at least 1 and at '
+                f'most {scores.shape[1]} patches can stay.')
+        if num_keep == scores.shape[1]:
+            return
+        self._check_order(Prune)
+        if self.mask is not None:
+            scores = scores.masked_fill(~self.mask[:, num_prefix:], -torch.inf)
+        kept, left = split_lowest(scores, num_keep)
+        gone = Departure(
+            take_rows(self.x, left + num_prefix), left, self.module)
+        self._append(Prune(kept, gone, scores.shape[1], self.index))
+        self._take(kept)
+
+    def sample(self, rows: Tensor, valid: Tensor) -> None:
+        """Keep some patches of every image, up to M; the rest leaves.
+
+        Args:
+            rows: Which current patches stay, (B, M), and anything where not
+                ``valid``.
+            valid: Which of the M are real, (B, M). A valid row is there only
+                once.
+
+        Raises:
+            ValueError: If the two differ in shape, or after :meth:`decide`.
+        """
+        self._check('rows', rows, -1)
+        self._check('valid', valid, rows.shape[1])
+        self._check_order(Sample)
+        length, (batch, count) = self.num_current, rows.shape
+        places = torch.arange(count, device=rows.device).expand(batch, -1)
+        slots = rows.new_full((batch, length + 1), -1)
+        slots = slots.scatter(1, torch.where(valid, rows, length), places)
+        index = self.raster_index().gather(1, rows)
+        self._append(
+            Sample(slots[:, :length], self.patches, self.module, index))
+        self._take(rows)
+        prefix = torch.ones_like(valid[:, :1]).expand(-1, self.num_prefix)
+        self.mask = torch.cat([prefix, valid], dim=1)
+
+    def decide(self, keep: Tensor, length: int) -> None:
+        """Let patches leave by a decision that learns: all tokens stay in the
+        sequence, for the gradient, but those that left count for no other
+        token from now on.
+
+        Args:
+            keep: 1 for the patches that stay, 0 for the others, (B, K), of
+                those that are left; what left before stays away.
+            length: Tokens that shall stay, prefix tokens included; the
+                auxiliary head learns their share.
+
+        Raises:
+            ValueError: If ``keep`` has another shape.
+        """
+        self._check('keep', keep, self.num_current)
+        self._check_order(Decide)
+        before = self.keep
+        keep = before * keep
+        self._append(
+            Decide(self.patches, before, keep, self.module, self.index))
+        prefix = keep.new_ones(keep.shape[0], self.num_prefix)
+        self.mask = torch.cat([prefix, keep], dim=1)
+        share = (length - self.num_prefix) / self.num_current
+        self.routes.append(Decision(keep, share))
+
+    def merge(self,
+              patches: Tensor,
+              slots: Tensor,
+              index: Tensor,
+              size: Optional[Tensor] = None) -> None:
+        """Replace the patches by fewer, each standing for some of them.
+
+        Args:
+            patches: The new ones, (B, M, D).
+            slots: Which of the M every current patch goes to, (B, K).
+            index: Which current patch stands for each new one, (B, M).
+            size: How many tokens each new one stands for, (B, M). None adds
+                up what the current ones stand for, where they do.
+
+        Raises:
+            ValueError: If one of them has another shape, or after
+                :meth:`sample` or :meth:`decide`.
+        """
+        self._check('patches', patches, -1, self.x.shape[2])
+        self._check('slots', slots, self.num_current)
+        self._check('index', index, patches.shape[1])
+        self._check_order(Merge)
+        self._append(Merge(slots, self.raster_index().gather(1, index)))
+        if self.size is not None or size is not None:
+            self.size = self._sizes(slots, patches.shape[1], size)
+        self._replace(patches)
+
+    def _sizes(self, slots: Tensor, count: int,
+               given: Optional[Tensor]) -> Tensor:
+        if given is None:
+            given = self.size.new_zeros(slots.shape[0], count).scatter_add(
+                1, slots, self.size[:, self.num_prefix:])
+        prefix = given.new_ones(given.shape[0], self.num_prefix)
+        return torch.cat([prefix, given], dim=1)
+
+    def mix(self, patches: Tensor, weights: Tensor) -> None:
+        """Replace the patches by fewer mixtures of them, which count once
+        each.
+
+        Args:
+            patches: The new ones, (B, M, D).
+            weights: Shares of the current patches in them, (B, M, K). A new
+                patch is at the place of the one with the largest share.
+
+        Raises:
+            ValueError: If one of the two has another shape, or after
+                :meth:`sample` or :meth:`decide`.
+        """
+        self._check('patches', patches, -1, self.x.shape[2])
+        self._check('weights', weights, patches.shape[1], self.num_current)
+        self._check_order(Mix)
+        weights = weights.detach()
+        index = self.raster_index().gather(1, weights.argmax(2))
+        self._append(Mix(weights, index))
+        self.size = None
+        self._replace(patches)
+
+    def _replace(self, patches: Tensor) -> None:
+        self.x = torch.cat([self.x[:, :self.num_prefix], patches], dim=1)

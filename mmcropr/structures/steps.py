@@ -1,0 +1,283 @@
+# Copyright (c) mmcropr contributors.
+"""What can be done to the tokens of a :class:`TokenState`, and how to undo it.
+
+Notation: see ``token_state.py``. A step has K patches before it and M after
+it; rows and slots count these, not the patches of the grid. ``index`` is the
+raster index (B, M) of the patches after it, None for all in raster order.
+
+A new way to reduce is one class here: what it does with places (``index``,
+:meth:`Step.trace`), its :meth:`Step.undo`, and what it cannot follow.
+"""
+from abc import ABC, abstractmethod
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Type
+
+import torch
+from torch import Tensor
+
+from .rows import prefixed, put_rows, take_rows
+
+
+class Step(ABC):
+    """One change of the token sequence.
+
+    Attributes:
+        lazy: Whether patches that leave stay in the sequence, masked.
+        cannot_follow: Steps after which it would be wrong, and why.
+    """
+
+    lazy: bool = False
+    cannot_follow: Dict[str, str] = {}
+    index: Optional[Tensor]
+
+    def absorb(self, step: 'Step') -> bool:
+        """Take in the step that follows, so that both are undone at once;
+        whether that was possible."""
+        return False
+
+    @abstractmethod
+    def undo(self, x: Tensor, num_prefix: int) -> Tensor:
+        """Tokens (B, P + M, D) after this step -> (B, P + K, D) before it:
+        those that stayed as they are now, those that left as they were."""
+
+    @abstractmethod
+    def trace(self, slots: Tensor,
+              removed: Tensor) -> Tuple[Tensor, Tensor]:
+        """Follow the patches of the grid through this step.
+
+        Args:
+            slots: Which of the K every patch is in, -1 if it left, (B, N).
+            removed: At which module it left, -1 if it did not, (B, N).
+
+        Returns:
+            Both after this step, ``slots`` of the M.
+        """
+
+
+def check_order(kind: Type[Step], before: Sequence[Type[Step]]) -> None:
+    """Raise a ValueError if a kind of step cannot follow others."""
+    for other in before:
+        reason = kind.cannot_follow.get(other.__name__)
+        if reason:
+            raise ValueError(f'{kind.__name__} cannot follow '
+                             f'{other.__name__}: {reason}.')
+
+
+def _places(rows: Tensor, values: Tensor, length: int) -> Tensor:
+    """(B, length) with ``values`` (B, n) at ``rows`` (B, n), else -1."""
+    empty = rows.new_full((len(rows), length), -1)
+    return empty.scatter(1, rows, values.expand_as(rows))
+
+
+def _look_up(table: Tensor, slots: Tensor) -> Tensor:
+    """Values of a ``table`` (B, K) at slots (B, N), -1 for slot -1."""
+    return torch.where(slots >= 0, table.gather(1, slots.clamp(min=0)), slots)
+
+
+IN_SEQUENCE = {
+    'Decide': 'in training, patches that were decided against are still in '
+              'the sequence, for the gradient of the decision'
+}  # yapf: disable
+FILLED_UP = {
+    'Sample': 'images keep different numbers of patches, and the places that '
+              'fill up belong to none'
+}  # yapf: disable
+
+
+class Departure(NamedTuple):
+    """Patches that left together: ``tokens`` (B, R, D) as they were then,
+    their ``rows`` (B, R) before the step, and the ``module`` they left at."""
+    tokens: Tensor
+    rows: Tensor
+    module: int
+
+
+class Prune(Step):
+    """Patches leave. Prunes that follow each other are one step, which one
+    scatter undoes.
+
+    Args:
+        kept: Rows of the patches that stay, ascending, (B, M).
+        left: Those that leave.
+        length: K.
+        before: ``index`` before this step.
+    """
+
+    cannot_follow = IN_SEQUENCE
+
+    def __init__(self, kept: Tensor, left: Departure, length: int,
+                 before: Optional[Tensor]) -> None:
+        self.kept, self.left, self.length = kept, [left], length
+        self.before = before
+        self.index = kept if before is None else before.gather(1, kept)
+
+    def absorb(self, step: Step) -> bool:
+        if not isinstance(step, Prune):
+            return False
+        self.left += [
+            part._replace(rows=self.kept.gather(1, part.rows))
+            for part in step.left
+        ]
+        self.kept = self.kept.gather(1, step.kept)
+        # Where this is the first step both are the same, and so one tensor
+        self.index = self.kept if self.before is None else step.index
+        return True
+
+    def undo(self, x: Tensor, num_prefix: int) -> Tensor:
+        rows = torch.cat([self.kept, *(part.rows for part in self.left)], 1)
+        tokens = [x, *(part.tokens.to(x.dtype) for part in self.left)]
+        return put_rows(
+            torch.cat(tokens, dim=1), prefixed(rows, num_prefix),
+            num_prefix + self.length)
+
+    def trace(self, slots: Tensor,
+              removed: Tensor) -> Tuple[Tensor, Tensor]:
+        for part in self.left:
+            module = torch.full_like(part.rows, part.module)
+            gone = _look_up(_places(part.rows, module, self.length), slots)
+            removed = torch.where(gone >= 0, gone, removed)
+        order = torch.arange(self.kept.shape[1], device=slots.device)
+        stays = _places(self.kept, order, self.length)
+        return _look_up(stays, slots), removed
+
+
+class Sample(Step):
+    """Every image keeps as many patches as it wants, up to M.
+
+    Args:
+        slots: Which of the M every patch becomes, -1 if it leaves, (B, K).
+        tokens: The patches before, (B, K, D).
+        module: Which reducer this is.
+        index: As of every step; anything at places that fill up.
+    """
+
+    cannot_follow = IN_SEQUENCE
+
+    def __init__(self, slots: Tensor, tokens: Tensor, module: int,
+                 index: Tensor) -> None:
+        self.slots, self.tokens, self.module = slots, tokens, module
+        self.index = index
+
+    def undo(self, x: Tensor, num_prefix: int) -> Tensor:
+        prefix, patches = x.tensor_split([num_prefix], dim=1)
+        stays = (self.slots >= 0)[..., None]
+        rows = take_rows(patches, self.slots.clamp(min=0))
+        patches = torch.where(stays, rows, self.tokens.to(x.dtype))
+        return torch.cat([prefix, patches], dim=1)
+
+    def trace(self, slots: Tensor,
+              removed: Tensor) -> Tuple[Tensor, Tensor]:
+        after = _look_up(self.slots, slots)
+        gone = (slots >= 0) & (after < 0)
+        return after, torch.where(gone, self.module, removed)
+
+
+class Decide(Step):
+    """Patches leave by a decision that learns: all stay in the sequence, for
+    the gradient (training only). Decisions that follow each other are one
+    step.
+
+    Args:
+        tokens: The patches, (B, K, D).
+        before: 1 for those that were there before, 0 for others, (B, K).
+        keep: 1 for those that stay, 0 for others, with a gradient, (B, K).
+        module: Which reducer this is.
+        index: As of every step.
+    """
+
+    lazy = True
+    cannot_follow: Dict[str, str] = {}
+
+    def __init__(self, tokens: Tensor, before: Tensor, keep: Tensor,
+                 module: int, index: Optional[Tensor]) -> None:
+        self.keep, self.index = keep, index
+        self.left = [(tokens, before - keep, module)]
+
+    def absorb(self, step: Step) -> bool:
+        if not isinstance(step, Decide):
+            return False
+        self.keep = step.keep
+        self.left += step.left
+        return True
+
+    def undo(self, x: Tensor, num_prefix: int) -> Tensor:
+        prefix, patches = x.tensor_split([num_prefix], dim=1)
+        patches = patches * self.keep[..., None].to(patches.dtype)
+        for tokens, gone, _ in self.left:
+            patches = patches + gone[..., None].to(patches.dtype) * tokens
+        return torch.cat([prefix, patches], dim=1)
+
+    def trace(self, slots: Tensor,
+              removed: Tensor) -> Tuple[Tensor, Tensor]:
+        for _, gone, module in self.left:
+            numbers = torch.where(gone.detach() > 0, module, -1)
+            gone = _look_up(numbers, slots)
+            removed = torch.where(gone >= 0, gone, removed)
+        stays = self.keep.detach() > 0
+        order = torch.arange(stays.shape[1], device=slots.device)
+        return _look_up(torch.where(stays, order, -1), slots), removed
+
+
+class Merge(Step):
+    """Every patch goes into one of fewer tokens. Merges that follow each
+    other are one step.
+
+    Args:
+        slots: Which of the M every patch goes to, (B, K).
+        index: As of every step: the places of the patches that stand for
+            the new ones.
+    """
+
+    cannot_follow = {**IN_SEQUENCE, **FILLED_UP}
+
+    def __init__(self, slots: Tensor, index: Tensor) -> None:
+        self.slots, self.index = slots, index
+
+    def absorb(self, step: Step) -> bool:
+        if not isinstance(step, Merge):
+            return False
+        self.slots = step.slots.gather(1, self.slots)
+        self.index = step.index
+        return True
+
+    def undo(self, x: Tensor, num_prefix: int) -> Tensor:
+        return take_rows(x, prefixed(self.slots, num_prefix))
+
+    def trace(self, slots: Tensor,
+              removed: Tensor) -> Tuple[Tensor, Tensor]:
+        return _look_up(self.slots, slots), removed
+
+
+class Mix(Step):
+    """Mixtures take the place of all patches. Mixtures of mixtures are one
+    step. Undone, a patch is the mean of all mixtures by its shares in them;
+    traced, it is where its share is largest.
+
+    Args:
+        weights: Shares of the patches in the mixtures, (B, M, K).
+        index: As of every step: the places of the largest shares.
+    """
+
+    cannot_follow = {**IN_SEQUENCE, **FILLED_UP}
+
+    def __init__(self, weights: Tensor, index: Tensor) -> None:
+        self.weights, self.index = weights, index
+
+    def absorb(self, step: Step) -> bool:
+        if not isinstance(step, Mix):
+            return False
+        self.weights = step.weights @ self.weights
+        self.index = step.index
+        return True
+
+    def undo(self, x: Tensor, num_prefix: int) -> Tensor:
+        prefix, patches = x.tensor_split([num_prefix], dim=1)
+        shares = self.weights / self.weights.sum(1, keepdim=True)
+        patches = shares.transpose(1, 2).to(patches.dtype) @ patches
+        return torch.cat([prefix, patches], dim=1)
+
+    def trace(self, slots: Tensor,
+              removed: Tensor) -> Tuple[Tensor, Tensor]:
+        return _look_up(self.weights.argmax(1), slots), removed
+
+
+STEPS: List[Type[Step]] = [Prune, Sample, Decide, Merge, Mix]
