@@ -91,7 +91,7 @@ class CroprSegHead(AuxiliaryHead):
                 f'the reducer has num_queries={queries}, but an image of '
                 f'{size[0]} x {size[1]} px has {h} x {w} = {h * w} patches, '
                 'and segmentation trains one query per patch: set '
-                f"num_queries='patch' ({h * w}), or crop to the img_size of "
+                f"num_queries={h * w} or 'patch', or crop to the img_size of "
                 'the backbone. (Detection trains one query per image: '
                 'mmcropr.CroprMultiLabelHead.)')
 

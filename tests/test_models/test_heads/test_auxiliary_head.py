@@ -66,10 +66,10 @@ def test_queries_must_match_the_crop():
     model, head = backbone(num_queries=9), CroprSegHead(32, 5, 2)
     state = model(torch.rand(1, 3, 64, 64))
     with pytest.raises(ValueError, match='num_queries=9, .*64 x 64 px has '
-                       r"4 x 4 = 16 patches.*num_queries='patch' \(16\)"):
+                       '4 x 4 = 16 patches.*num_queries=16'):
         head.check_backbone(model)
     with pytest.raises(ValueError, match='num_queries=9, .*64 x 64 px has '
-                       r"4 x 4 = 16 patches.*num_queries='patch' \(16\)"):
+                       '4 x 4 = 16 patches.*num_queries=16'):
         head.loss(state, samples(torch.zeros(1, 64, 64).long()))
 
 

@@ -168,7 +168,7 @@ def test_teacher_of_a_segmentor(kind, tmp_path):
     assert all(p.grad is not None for p in model.backbone.parameters())
     # The patches that were decided against come back as they left
     state = model.extract_feat(torch.randn(2, 3, 64, 64)).state
-    assert state.policy is None and state.removal_map().max() == 1
+    assert state.mask is None and state.removal_map().max() == 1
 
 
 def test_plain_model():

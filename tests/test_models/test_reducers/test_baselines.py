@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from mmcropr.models import AttnTopK, CroprViT, Random, Variance
 from mmcropr.models.reducers.baselines import class_attention
 from mmcropr.structures import Origin, TokenState
-from tests.utils import TINY, TINY_EVA, randomise_layer_scale
+from tests.utils import (TINY, TINY_EVA, make_state,
+                         randomise_layer_scale)
 
 EVA = dict(family='eva', embed_dim=32, depth=4, num_heads=2)
 ROPE = dict(EVA, use_rot_pos_emb=True, attn_type='rope')
@@ -90,7 +91,8 @@ def test_variance_of_pixels():
 
 def test_variance_of_patches_that_are_left():
     image = torch.randn(2, 3, 8, 8) * torch.rand(2, 1, 8, 8)
-    state, reducer = make_state(2, (4, 4), 1, 8, image=image), Variance(embed_dim=8)
+    state = make_state(2, (4, 4), 1, 8, image=image)
+    reducer = Variance(embed_dim=8)
     scores = reducer.score(state)
     state.prune(torch.rand(2, 16), 1 + 9)
     wanted = [row[index] for row, index in zip(scores, state.index)]

@@ -22,7 +22,7 @@ def test_folded_scores_select_as_all_queries_do():
     torch.manual_seed(0)
     for draw in range(100):
         reducer = Cropr(embed_dim=16, num_queries=1 + draw % 40).eval()
-        state = make_state(16, num_prefix=draw % 4)
+        state = make_state(3, (5, 7), draw % 4, 16)
         scores = unfolded(reducer, state)
         assert torch.allclose(reducer.score(state), scores, atol=1e-5)
         num_keep = 1 + draw % 34
@@ -33,7 +33,8 @@ def test_folded_scores_select_as_all_queries_do():
 
 @pytest.mark.parametrize('cls', [Cropr, NonSalient])
 def test_fold_leaves_the_scores(cls):
-    reducer, state = cls(embed_dim=16, num_queries=9), make_state(3, (5, 7), dim=16)
+    reducer = cls(embed_dim=16, num_queries=9)
+    state = make_state(3, (5, 7), dim=16)
     before = reducer.score(state)
     summed = reducer.queries.detach().sum(0, keepdim=True)
     reducer.fold()
@@ -61,7 +62,7 @@ def test_folded_backbone_gives_the_same():
 
 def test_non_salient_keeps_what_cropr_prunes():
     torch.manual_seed(0)
-    state, twin = make_state(3, (5, 7), dim=16), make_state(3, (5, 7), dim=16)
+    state, twin = (make_state(3, (5, 7), dim=16) for _ in range(2))
     twin.x = state.x
     cropr, control = Cropr(16, num_queries=5), NonSalient(16, num_queries=5)
     control.load_state_dict(cropr.state_dict())
@@ -145,7 +146,7 @@ def test_sampling_draws_from_the_attention():
     """How often a patch is the first to stay is its attention."""
     torch.manual_seed(0)
     reducer = Cropr(16, selection='sample').eval()
-    state = make_state(16, num_prefix=1)
+    state = make_state(3, (5, 7), 1, 16)
     state.x = state.x[:1, :6].expand(20000, -1, -1)
     logits = (state.x[0, 1:] @ reducer.queries[0]) / 4
     with torch.no_grad():
@@ -158,7 +159,8 @@ def test_sampling_draws_from_the_attention():
 
 @pytest.mark.parametrize('stop', [True, False])
 def test_stop_gradient(stop):
-    reducer, state = Cropr(16, stop_gradient=stop).train(), make_state(3, (5, 7), dim=16)
+    reducer = Cropr(16, stop_gradient=stop).train()
+    state = make_state(3, (5, 7), dim=16)
     state.x.requires_grad_()
     x = state.x
     reducer(state, 20)
