@@ -95,14 +95,51 @@ class PruningCurriculumHook(Hook):
             runner.logger.info(
                 f'{type(learner).__name__} has weights that learn only while '
                 'it reduces: full rate from the start.')
+        self._log_tokens(runner)
+
+    def _log_tokens(self, runner: Runner) -> None:
+        """What every block works on, now and at the full rate."""
+        backbone = find_backbone(runner.model)
+        if backbone.schedule is None:
+            runner.logger.info('No reducer: every block has all tokens.')
+            return
+        modules, trunk = backbone.schedule.modules, backbone.trunk
+        backbone.set_progress(self._progress(runner))
+        training = backbone.training
+        rows = []
+        for mode in (True, False):
+            backbone.training = mode  # not train(), which visits all modules
+            rows.append(backbone.lengths())
+        backbone.training = training
+        names = ' '.join(f'{block:>5d}' for block in modules)
+        now, end = (' '.join(f'{n:>5d}' for n in row) for row in rows)
+        full = trunk.num_prefix + trunk.grid[0] * trunk.grid[1]
+        runner.logger.info(
+            f'Tokens left behind the modules ({full} at first, '
+            f'{trunk.grid[0]} x {trunk.grid[1]} patches):\n'
+            f'  behind block  {names}\n'
+            f'  now           {now}\n'
+            f'  at full rate  {end}')
+
+    def _progress(self, runner: Runner) -> Tuple[int, int]:
+        step, total = self._position(runner)
+        return curriculum(step, total, self.share, self.begin, self.curve)
 
     def before_train_iter(self,
                           runner: Runner,
                           batch_idx: int,
                           data_batch: Optional[dict] = None) -> None:
-        step, total = self._position(runner)
-        find_backbone(runner.model).set_progress(
-            curriculum(step, total, self.share, self.begin, self.curve))
+        backbone = find_backbone(runner.model)
+        progress = self._progress(runner)
+        backbone.set_progress(progress)
+        if backbone.schedule is None:
+            return
+        if not backbone.follows_progress:
+            progress = (1, 1)
+        # LoggerHook shows all that is under train/
+        hub = runner.message_hub
+        hub.update_scalar('train/pruning_progress', progress[0] / progress[1])
+        hub.update_scalar('train/tokens_left', backbone.lengths()[-1])
 
     def _position(self, runner: Runner) -> Tuple[int, int]:
         by_epoch = self.by_epoch

@@ -3,15 +3,18 @@
 import math
 from functools import partial
 from pathlib import Path
-from typing import Dict, List, Sequence, Union
+from typing import Any, Dict, List, Sequence, Union
 
 from mmengine.logging import print_log
+from timm.models import clean_state_dict
 from timm.models import load_pretrained as timm_load_pretrained
 from timm.models import load_state_dict as timm_load_state_dict
 from timm.models.eva import Eva
 from timm.models.eva import checkpoint_filter_fn as eva_filter
 from timm.models.vision_transformer import checkpoint_filter_fn as vit_filter
 from torch import Tensor, nn
+
+from mmcropr.utils.loading import load_file
 
 StateDict = Dict[str, Tensor]
 # Parts of published checkpoints that a backbone has no use for.
@@ -36,19 +39,28 @@ def read_checkpoint(path: Union[str, Path]) -> StateDict:
                                 'Give a .pth or .safetensors file, or '
                                 'pretrained=True for the weights of timm.')
     try:
-        state = timm_load_state_dict(str(path), weights_only=True)
+        if str(path).endswith('.safetensors'):
+            state = timm_load_state_dict(str(path))
+        else:
+            state = _weights(load_file(path))
     except Exception as error:  # every reader has errors of its own
         raise ValueError(
             f'pretrained={str(path)!r} cannot be read as a checkpoint; it may '
-            'be truncated, something else, or contain pickled code, as the '
-            'logs in a checkpoint of a training run do; for one of those use '
-            "init_cfg=dict(type='Pretrained', checkpoint=..., "
-            "prefix='backbone.') instead of pretrained. "
+            'be truncated, something else, or contain pickled code. '
             f'{type(error).__name__}: {error}') from error
     if not isinstance(state, dict) or not state:
         raise ValueError(f'pretrained={str(path)!r} holds '
                          f'{type(state).__name__}, not named tensors.')
     return state
+
+
+def _weights(content: Any) -> Any:
+    """Weights in a file, averaged ones first, as timm looks for them."""
+    if not isinstance(content, dict):
+        return content
+    names = ('state_dict_ema', 'model_ema', 'state_dict', 'model')
+    found = [content[n] for n in names if content.get(n) is not None]
+    return clean_state_dict(found[0] if found else content)
 
 
 def convert(state: StateDict, vit: nn.Module) -> StateDict:
