@@ -1,5 +1,6 @@
 # Copyright (c) mmcropr contributors.
 """What is asked of a checkpoint before a run goes on from it."""
+import logging
 import re
 from pathlib import Path
 from typing import Any, Dict, List, Optional
@@ -132,7 +133,12 @@ def check_resume(checkpoint: Any, path: str, cfg: Config) -> bool:
         print_log(f'nothing is left to train: {where} is the end', 'current')
         return False
     if changes:
+        kept = any(
+            change.startswith(('optim_wrapper', 'param_scheduler'))
+            for change in changes)
         print_log(
-            f'going on from {where} with a changed config: {shown}',
-            'current', 30)
+            f'going on from {where} with a changed config: {shown}' +
+            ('. Learning rates and weight decays stay those of the '
+             'checkpoint; for new ones start anew with load_from'
+             if kept else ''), 'current', logging.WARNING)
     return True

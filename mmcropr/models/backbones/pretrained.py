@@ -26,13 +26,18 @@ CORE = ('blocks.', 'patch_embed.')
 EMBEDDINGS = ('pos_embed', 'cls_token', 'dist_token')
 
 
-def read_checkpoint(path: Union[str, Path]) -> StateDict:
-    """Tensors of a ``.pth`` or ``.safetensors`` file; no code in it is run.
+def read_checkpoint(path: Union[str, Path],
+                    trust: bool = False) -> StateDict:
+    """Tensors of a ``.pth`` or ``.safetensors`` file.
+
+    Args:
+        path: The file.
+        trust: Whether to run code that is pickled in it.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is truncated, no checkpoint, or holds more than
-            tensors and plain data.
+            data.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'pretrained={str(path)!r}: no such file. '
@@ -42,7 +47,7 @@ def read_checkpoint(path: Union[str, Path]) -> StateDict:
         if str(path).endswith('.safetensors'):
             state = timm_load_state_dict(str(path))
         else:
-            state = _weights(load_file(path))
+            state = _weights(load_file(path, trust=trust))
     except Exception as error:  # every reader has errors of its own
         raise ValueError(
             f'pretrained={str(path)!r} cannot be read as a checkpoint; it may '
