@@ -54,7 +54,7 @@ def import_hosts(cfg: Config) -> None:
     finally:
         for line in said.getvalue().splitlines():
             if line and not line.startswith(NOISE):
-                print(line)  # noqa: T201 (what a host printed)
+                sys.stdout.write(f'{line}\n')
 
 
 @contextmanager
