@@ -107,7 +107,8 @@ def main() -> None:
     if args.dst.exists() and not args.overwrite:
         parser.error(f'{args.dst} exists; give --overwrite to replace it')
     try:
-        state, report = convert(read_checkpoint(args.src, args.trust_checkpoint))
+        source = read_checkpoint(args.src, args.trust_checkpoint)
+        state, report = convert(source)
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
     with written_whole(args.dst) as part:

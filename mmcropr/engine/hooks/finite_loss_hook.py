@@ -37,7 +37,8 @@ class FiniteLossHook(Hook):
                          data_batch: Optional[dict] = None,
                          outputs: Optional[dict] = None) -> None:
         bad = [
-            f'{name}={value.sum().item()}' for name, value in (outputs or {}).items()
+            f'{name}={value.sum().item()}'
+            for name, value in (outputs or {}).items()
             if 'loss' in name and isinstance(value, Tensor)
             and not torch.isfinite(value).all()
         ]
