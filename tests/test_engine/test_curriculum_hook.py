@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from mmengine.hooks import Hook
+from mmengine.logging import MessageHub
 from mmengine.model import MMDistributedDataParallel
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
@@ -133,7 +134,8 @@ def test_by_iteration(digits, tmp_path):
 def fake_runner(model: nn.Module) -> SimpleNamespace:
     loop = EpochBasedTrainLoop.__new__(EpochBasedTrainLoop)
     return SimpleNamespace(
-        model=model, train_loop=loop, epoch=1, max_epochs=6)
+        model=model, train_loop=loop, epoch=1, max_epochs=6,
+        message_hub=MessageHub('fake'))
 
 
 def test_unwraps_model_wrappers():
@@ -196,6 +198,24 @@ def test_says_what_it_does_not_raise():
     runner = fake_runner(model)
     runner.logger = SimpleNamespace(info=said.append)
     PruningCurriculumHook(share=0).before_train(runner)
-    assert not said
+    assert [line.startswith('Tokens left') for line in said] == [True]
     PruningCurriculumHook().before_train(runner)
-    assert len(said) == 1 and said[0].startswith('SiT has weights that learn')
+    assert said[1].startswith('SiT has weights that learn')
+
+
+def test_says_tokens_now_and_at_the_end():
+    said = []
+    model = CroprViT(
+        TINY, img_size=64, reducer=dict(type='mmcropr.Random', rate=4))
+    runner = fake_runner(model.train())
+    runner.logger = SimpleNamespace(info=said.append)
+    hook = PruningCurriculumHook()
+    hook.before_train(runner)
+    rows = [line.split() for line in said[0].splitlines()]
+    assert rows[2] == ['now', '16', '16']
+    assert rows[3] == ['at', 'full', 'rate', '16', '8']
+    assert model.training
+    hook.before_train_iter(runner, 0)
+    scalars = runner.message_hub.log_scalars
+    assert scalars['train/pruning_progress'].current() == 0.5
+    assert scalars['train/tokens_left'].current() == 16
