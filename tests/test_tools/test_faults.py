@@ -47,7 +47,7 @@ def test_a_loss_that_is_not_finite_ends_training(digits, tmp_path, make,
 @pytest.mark.parametrize('option, message', [
     ('model.decode_head.type=Foo', 'Foo is not in the mmseg::model registry'),
     ('model.backbone.reducer.rate=-1', 'error: .*rate'),
-    ('optim_wrapper.optimizer.type=Foo', 'Foo is not in'),
+    ('optim_wrapper.optimizer.type=Foo', 'Error: '),
 ])
 def test_errors_are_one_line(config, option, message):
     args = sys.executable, 'tools/train.py', config, '--cfg-options', option
