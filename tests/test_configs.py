@@ -113,8 +113,7 @@ def test_leaf(name):
     assert all(len(line) < 80 for line in lines)
     cfg = Config.fromfile(ROOT / name)
     assert 'mmcropr' in cfg.custom_imports['imports']
-    assert 'PruningCurriculumHook' in str(cfg.custom_hooks) + str(
-        cfg.default_hooks), 'it checks a model before training'
+    assert cfg.default_hooks.model_check.type == 'mmcropr.ModelCheckHook'
 
 
 def check_gradients(model: nn.Module, losses: dict) -> None:

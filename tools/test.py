@@ -6,11 +6,13 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.evaluator import DumpResults
-from mmengine.runner import Runner
 
+from mmcropr.models.checks import unwrap
 from mmcropr.utils.checkpoint import check_checkpoint
 from mmcropr.utils.data import check_data
 from mmcropr.utils.dist import leave_processes, use_cpu_processes
+from mmcropr.utils.loading import load_safely
+from mmcropr.utils.logs import ShortLogRunner, import_hosts, one_line_errors
 
 
 def parse_args() -> argparse.Namespace:
@@ -36,6 +38,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'],
         default='none', help='how the processes of this job are started')
+    parser.add_argument(
+        '--trust-checkpoint', action='store_true',
+        help='run code that is pickled in the checkpoint, if there is any')
+    parser.add_argument(
+        '--debug', action='store_true', help='show tracebacks of errors')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
     args = parser.parse_args()
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
@@ -77,21 +84,18 @@ def set_tta(cfg: Config) -> None:
 
 def test(cfg: Config, args: argparse.Namespace) -> None:
     """Build the runner and test the checkpoint of the command line."""
-    runner = Runner.from_cfg(cfg)
-    if not args.tta:
-        try:
-            model = runner.model
-            check_checkpoint(getattr(model, 'module', model), args.checkpoint)
-        except ValueError as error:
-            raise SystemExit(f'error: {error}') from error
+    with one_line_errors(args.debug):
+        runner = ShortLogRunner.from_cfg(cfg)
+        if not args.tta:
+            check_checkpoint(unwrap(runner.model), args.checkpoint)
     if args.out:
         runner.test_evaluator.metrics.append(
             DumpResults(out_file_path=args.out))
     runner.test()
 
 
-def main() -> None:
-    args = parse_args()
+def load_config(args: argparse.Namespace) -> Config:
+    """Config file and command line -> the config that runs."""
     cfg = Config.fromfile(args.config)
     cfg.launcher = args.launcher
     if args.cfg_options is not None:
@@ -105,11 +109,17 @@ def main() -> None:
         set_visualization(cfg, args)
     if args.tta:
         set_tta(cfg)
-    try:
+    return cfg
+
+
+def main() -> None:
+    args = parse_args()
+    with one_line_errors(args.debug):
+        cfg = load_config(args)
+        load_safely(args.trust_checkpoint)
+        import_hosts(cfg)
         check_data(cfg, 'test_dataloader')
-    except FileNotFoundError as error:
-        raise SystemExit(f'error: {error}') from error
-    use_cpu_processes(cfg)
+        use_cpu_processes(cfg)
     test(cfg, args)
     leave_processes()
 

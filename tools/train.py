@@ -3,15 +3,23 @@
 import argparse
 import os
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config, DictAction
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmcropr.models.checks import backbones_of, check_model
-from mmcropr.utils.checkpoint import check_start
+from mmcropr.engine.hooks import NonFiniteLossError
+from mmcropr.models.checks import check_model, unwrap
+from mmcropr.utils.checkpoint import (check_checkpoint, check_init,
+                                      check_start, read)
 from mmcropr.utils.data import check_annotations, check_data, check_start_files
 from mmcropr.utils.dist import (is_first_process, leave_processes,
                                 use_cpu_processes)
+from mmcropr.utils.files import claim_folder
+from mmcropr.utils.loading import load_safely
+from mmcropr.utils.logs import ShortLogRunner, import_hosts, one_line_errors
+from mmcropr.utils.resume import check_resume, find_checkpoint
 
 
 def parse_args() -> argparse.Namespace:
@@ -35,6 +43,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'],
         default='none', help='how the processes of this job are started')
+    parser.add_argument(
+        '--trust-checkpoint', action='store_true',
+        help='run code that is pickled in checkpoints, if there is any')
+    parser.add_argument(
+        '--debug', action='store_true', help='show tracebacks of errors')
     # torchrun of old versions passes this one itself
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
     args = parser.parse_args()
@@ -68,35 +81,75 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def train(cfg: Config) -> None:
+class BegunHook(Hook):
+    """Knows whether the first iteration has begun."""
+
+    begun = False
+
+    def before_train_iter(self, *args: Any, **kwargs: Any) -> None:
+        self.begun = True
+
+
+def check_weights(runner: Runner, cfg: Config) -> bool:
+    """Check whatever the weights come from; whether anything is left to
+    train."""
+    model = unwrap(runner.model)
+    if not cfg.get('resume'):
+        if cfg.get('load_from'):
+            check_start(model, cfg.load_from)
+        else:
+            check_init(model)
+        return True
+    check_checkpoint(model, cfg.load_from)
+    return check_resume(read(cfg.load_from), cfg.load_from, cfg)
+
+
+def find_resumed(cfg: Config) -> None:
+    """Name the checkpoint that ``resume`` goes on from, or begin anew."""
+    if cfg.get('resume') and not cfg.get('load_from'):
+        cfg.load_from = find_checkpoint(cfg.work_dir)
+        if cfg.load_from is None:
+            cfg.resume = False
+            if is_first_process():
+                print(f'nothing to resume in {cfg.work_dir}: a new run')
+
+
+def train(cfg: Config, debug: bool = False) -> None:
     """Build the runner and train."""
-    runner = Runner.from_cfg(cfg)
+    with one_line_errors(debug):
+        find_resumed(cfg)
+        runner = ShortLogRunner.from_cfg(cfg)
+        check_model(runner.model)
+        if not check_weights(runner, cfg):
+            return
+    hook = BegunHook()
+    runner.register_hook(hook)
     try:
-        if len(backbones_of(runner.model)) == 1:
-            check_model(runner.model)
-    except ValueError as error:
-        raise SystemExit(f'error: {error}') from error
-    if cfg.get('load_from') and not cfg.get('resume'):
-        try:
-            check_start(
-                getattr(runner.model, 'module', runner.model), cfg.load_from)
-        except ValueError as error:
-            raise SystemExit(f'error: {error}') from error
-    runner.train()
+        with one_line_errors(debug, NonFiniteLossError):
+            runner.train()
+    except Exception:
+        # before the first iteration it is the config or the data
+        with one_line_errors(debug or hook.begun):
+            raise
 
 
 def main() -> None:
-    cfg = load_config(parse_args())
-    try:
+    args = parse_args()
+    with one_line_errors(args.debug):
+        cfg = load_config(args)
+        load_safely(args.trust_checkpoint)
+        import_hosts(cfg)
         check_data(cfg, 'train_dataloader', 'val_dataloader')
         check_start_files(cfg)
+        lock = None
         if is_first_process():
             check_annotations(cfg, 'train_dataloader')
-    except (FileNotFoundError, ValueError) as error:
-        raise SystemExit(f'error: {error}') from error
-    use_cpu_processes(cfg)
-    train(cfg)
+            lock = claim_folder(cfg.work_dir)
+        use_cpu_processes(cfg)
+    train(cfg, args.debug)
     leave_processes()
+    if lock is not None:
+        lock.close()
 
 
 if __name__ == '__main__':

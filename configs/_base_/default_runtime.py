@@ -9,6 +9,9 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2),
+    model_check=dict(type='mmcropr.ModelCheckHook'),
+    token_log=dict(type='mmcropr.TokenLogHook'),
+    finite_loss=dict(type='mmcropr.FiniteLossHook'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='SegVisualizationHook'))
 custom_hooks = [

@@ -1,28 +1,43 @@
 # Copyright (c) mmcropr contributors.
 from pathlib import Path
-from typing import Dict
+from typing import Any, Dict
 
 import torch
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
+from .loading import UnsafeCheckpointError
+
 # Weights that only training needs
 AUXILIARY = ('auxiliary_head.', 'head.auxiliary.')
 
 
-def _shapes(path: str, model: nn.Module) -> Dict[str, torch.Size]:
-    """Name -> shape of all weights in a file, as the model will see them."""
+def read(path: str) -> Any:
+    """Content of a checkpoint file, by mmengine's reader.
+
+    Raises:
+        ValueError: If it cannot be read.
+    """
     try:
         checkpoint = CheckpointLoader.load_checkpoint(path, 'cpu')
-        state = checkpoint.get('state_dict', checkpoint)
-        given = {
-            key[7:] if key.startswith('module.') else key: value.shape
-            for key, value in state.items()
-        }
+        checkpoint.get('state_dict', checkpoint).items()
+        return checkpoint
+    except UnsafeCheckpointError:
+        raise
     except Exception as error:  # every reader has errors of its own
         raise ValueError(
             f'{path} cannot be read as a checkpoint; it may be truncated or '
             f'something else. {type(error).__name__}: {error}') from error
+
+
+def _shapes(path: str, model: nn.Module) -> Dict[str, torch.Size]:
+    """Name -> shape of all weights in a file, as the model will see them."""
+    checkpoint = read(path)
+    given = {
+        key[7:] if key.startswith('module.') else key: value.shape
+        for key, value in checkpoint.get('state_dict', checkpoint).items()
+        if hasattr(value, 'shape')
+    }
     wrapped = any(key.startswith('detector.') for key in given)
     if 'detector' in model._modules and not wrapped:
         # A CroprDetector takes the plain detector's.
@@ -30,22 +45,71 @@ def _shapes(path: str, model: nn.Module) -> Dict[str, torch.Size]:
     return given
 
 
+def _fits(key: str, given: torch.Size, wanted: torch.Size) -> bool:
+    """Whether a weight of a file becomes one of the model. CroprViT resamples
+    position embeddings of another image size while it loads."""
+    resampled = key.endswith('vit.pos_embed') and len(given) == 3
+    return given == wanted or resampled and given[2] == wanted[2]
+
+
+def _check_most(model: nn.Module, given: Dict[str, torch.Size],
+                what: str) -> None:
+    """Raise a ValueError unless most weights of the backbone of a model, or
+    of a module without one, are given. Reducers may be new."""
+    wanted = {
+        key: value.shape for key, value in model.state_dict().items()
+        if 'reducers.' not in key
+    }
+    backbone = {k: v for k, v in wanted.items() if 'backbone.' in k} or wanted
+    fit = [
+        key for key, shape in backbone.items()
+        if key in given and _fits(key, given[key], shape)
+    ]
+    if 2 * len(fit) <= len(backbone):
+        raise ValueError(
+            f'{what} gives {len(fit)} of the {len(backbone)} weights of the '
+            'backbone; the others would start at random. It has '
+            f'{", ".join(list(given)[:3]) or "nothing"}, ...; the model has '
+            f'{", ".join(list(backbone)[:3])}, ... For weights of a ViT alone '
+            "use the backbone's pretrained='FILE'.")
+
+
 def check_start(model: nn.Module, path: str) -> None:
-    """Raise a ValueError if no weight of a file fits a model, which mmengine
-    would train from random weights with no more than a line in the log.
+    """Raise a ValueError unless most of a model's backbone fits a file; else
+    mmengine would train from random weights with no more than a line in the
+    log.
 
     Args:
         model: The model as built.
         path: A checkpoint file or an address that mmengine can load.
     """
-    given, wanted = _shapes(path, model), model.state_dict()
-    if not any(key in wanted and wanted[key].shape == shape
-               for key, shape in given.items()):
-        raise ValueError(
-            f'no weight of load_from={path} fits the model. It has '
-            f'{", ".join(list(given)[:3])}, ...; the model has '
-            f'{", ".join(list(wanted)[:3])}, ... For weights of a ViT alone '
-            "use the backbone's pretrained='FILE'.")
+    _check_most(model, _shapes(path, model), f'load_from={path}')
+
+
+def check_init(model: nn.Module) -> None:
+    """:func:`check_start` for every ``init_cfg`` of type 'Pretrained' in a
+    model.
+
+    Args:
+        model: The model as built, before its ``init_weights``.
+    """
+    for name, module in model.named_modules():
+        cfgs = getattr(module, 'init_cfg', None) or ()
+        for cfg in [cfgs] if isinstance(cfgs, dict) else cfgs:
+            if cfg.get('type') not in ('Pretrained', 'PretrainedInit'):
+                continue
+            path, prefix = cfg['checkpoint'], cfg.get('prefix') or ''
+            if prefix and not prefix.endswith('.'):
+                prefix += '.'
+            checkpoint = read(path)
+            state = checkpoint.get('state_dict', checkpoint)
+            given = {
+                key[len(prefix):]: value.shape
+                for key, value in state.items()
+                if key.startswith(prefix) and hasattr(value, 'shape')
+            }
+            _check_most(module, given, f'init_cfg of {name or "the model"} '
+                        f'(checkpoint={path}, prefix={prefix!r})')
 
 
 def check_checkpoint(model: nn.Module, path: str) -> None:
@@ -70,7 +134,7 @@ def check_checkpoint(model: nn.Module, path: str) -> None:
     other = [
         f'{key} {tuple(given[key])} for {tuple(shape)}'
         for key, shape in wanted.items()
-        if key in given and given[key] != shape
+        if key in given and not _fits(key, given[key], shape)
     ]
     wrapped = f'detector.{next(iter(wanted))}' in given
     if missing and wrapped:

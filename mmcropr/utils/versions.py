@@ -1,11 +1,13 @@
 # Copyright (c) mmcropr contributors.
 """What mmcropr asks of its environment."""
 from importlib import import_module
-from typing import Any, Type
+from typing import Any, Set, Type
 
+from mmengine.config import Config
 from mmengine.registry import Registry
 
 TIMM_FLOOR = '1.0.20'
+HOSTS = ('mmseg', 'mmdet', 'mmpretrain')
 
 
 def version_tuple(text: str) -> tuple:
@@ -59,3 +61,37 @@ def register_missing(registry: Registry, name: str, host: str,
     cls = type(name, (), {'__init__': __init__})
     registry.register_module(name=name, module=cls)
     return cls
+
+
+def _scopes(part: Any) -> Set[str]:
+    """Scopes of all types such as ``'mmdet.MaskRCNN'`` in a config."""
+    if isinstance(part, (list, tuple)):
+        return set().union(*map(_scopes, part))
+    if not isinstance(part, dict):
+        return set()
+    kind = part.get('type')
+    own = {kind.split('.')[0]} if isinstance(kind, str) and '.' in kind else (
+        set())
+    return own.union(*map(_scopes, part.values()))
+
+
+def check_hosts(cfg: Config) -> None:
+    """Import the hosts whose classes a config names; mmengine would only say
+    that a class is not in its registry.
+
+    Raises:
+        ImportError: Naming the first that cannot be imported.
+    """
+    asked = {cfg.get('default_scope')} | _scopes(cfg.to_dict())
+    for host in HOSTS:
+        if host not in asked:
+            continue
+        try:
+            for part in ('', '.models', '.datasets'):
+                import_module(host + part)
+        except Exception as error:  # of a host that does not fit as well
+            raise ImportError(
+                f'this config needs {host}, which cannot be imported '
+                f'({type(error).__name__}: {error}). `python '
+                'tools/check_env.py` of mmcropr names the command that mends '
+                'it.') from error

@@ -133,7 +133,8 @@ def test_by_iteration(digits, tmp_path):
 def fake_runner(model: nn.Module) -> SimpleNamespace:
     loop = EpochBasedTrainLoop.__new__(EpochBasedTrainLoop)
     return SimpleNamespace(
-        model=model, train_loop=loop, epoch=1, max_epochs=6)
+        model=model, train_loop=loop, epoch=1, max_epochs=6,
+        hooks=[])
 
 
 def test_unwraps_model_wrappers():
@@ -145,7 +146,7 @@ def test_unwraps_model_wrappers():
     hook = PruningCurriculumHook()
     hook.before_train_iter(fake_runner(wrapper), 0)
     assert backbone.train().lengths() == [16, 16]  # 16 - 2 (i + 1), aligned
-    assert backbone._progress == (1, 2)
+    assert backbone.progress == (1, 2)
 
 
 def test_checks_before_training(digits, tmp_path):
@@ -198,4 +199,16 @@ def test_says_what_it_does_not_raise():
     PruningCurriculumHook(share=0).before_train(runner)
     assert not said
     PruningCurriculumHook().before_train(runner)
-    assert len(said) == 1 and said[0].startswith('SiT has weights that learn')
+    assert said[0].startswith('SiT has weights that learn')
+
+
+def test_two_hooks_would_set_one_rate():
+    runner = fake_runner(CroprViT(TINY, img_size=64))
+    runner.hooks = [PruningCurriculumHook(), PruningCurriculumHook()]
+    with pytest.raises(ValueError, match='two PruningCurriculumHooks'):
+        runner.hooks[0].before_train(runner)
+
+
+def test_a_model_without_a_backbone_of_ours():
+    with pytest.raises(ValueError, match='Linear has no mmcropr.CroprViT'):
+        PruningCurriculumHook().before_train(fake_runner(nn.Linear(1, 1)))

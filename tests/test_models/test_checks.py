@@ -70,7 +70,7 @@ def test_train_asks_without_the_hook(digits, tmp_path):
     cfg.model.head.type = 'LinearClsHead'
     cfg.model.head.pop('num_modules')
     cfg.custom_hooks = []
-    cfg.default_hooks.pop('curriculum', None)
+    cfg.default_hooks.pop('model_check')
     cfg.dump(tmp_path / 'c.py')
     done = run_tool(sys.executable, 'tools/train.py', tmp_path / 'c.py')
     assert done.returncode == 1

@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import copy
 import json
-import os
 import platform
 import statistics
 import sys
@@ -28,6 +27,7 @@ from mmcropr.models.backbones.trunk import Trunk
 from mmcropr.structures import FeatureMaps
 from mmcropr.utils.build import (Encoder, WholeModel, build_for_inference,
                                  plain_model)
+from mmcropr.utils.files import written_whole
 
 DTYPES = {
     'float32': (torch.float32, None),
@@ -328,10 +328,8 @@ def main() -> None:
           f'{"whole model" if args.whole else "encoder"}')
     print_rows(result['results'])
     if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        part = args.json.with_name(args.json.name + '.part')
-        part.write_text(json.dumps(result, indent=2) + '\n')
-        os.replace(part, args.json)
+        with written_whole(args.json) as part:
+            part.write_text(json.dumps(result, indent=2) + '\n')
 
 
 if __name__ == '__main__':

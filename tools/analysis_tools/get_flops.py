@@ -2,7 +2,6 @@
 """Count parameters and multiply-accumulates of a config at inference."""
 import argparse
 import json
-import os
 from pathlib import Path
 from typing import Any, Dict, List
 
@@ -14,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmcropr.utils.build import (Encoder, WholeModel, build_for_inference,
                                  plain_model)
+from mmcropr.utils.files import written_whole
 
 LINEAR = ('mm', 'addmm', 'convolution')
 
@@ -105,10 +105,8 @@ def main() -> None:
     result = analyse(args.config, tuple(shape))
     text = json.dumps(result, indent=2)
     if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        part = args.json.with_name(args.json.name + '.part')
-        part.write_text(text + '\n')
-        os.replace(part, args.json)
+        with written_whole(args.json) as part:
+            part.write_text(text + '\n')
     print(f'{args.config} at {shape[0]} x {shape[1]} px, encoder:')
     print(f'  parameters   {result["params"] / 1e6:.1f} M')
     print(f'  linear MACs  {result["linear_macs"] / 1e9:.1f} G  '

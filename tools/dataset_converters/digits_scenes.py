@@ -9,6 +9,7 @@ import argparse
 import importlib
 import json
 import os
+import signal
 import sys
 import tempfile
 from dataclasses import asdict
@@ -297,4 +298,6 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 
 
 if __name__ == '__main__':
+    # unwind as Ctrl-C does, which removes what is half done
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
     main()

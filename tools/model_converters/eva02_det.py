@@ -28,7 +28,6 @@ stages before the softmax, detectron2 after it.
 """
 import argparse
 import math
-import os
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -42,6 +41,8 @@ from torch.nn import functional as F
 
 from mmcropr.models.backbones.pretrained import convert as convert_vit
 from mmcropr.models.necks import SimpleFPN
+from mmcropr.utils.files import written_whole
+from mmcropr.utils.loading import UnsafeCheckpointError, load_file
 
 StateDict = Dict[str, Tensor]
 NET, POSITIONS = 'backbone.net.', 'backbone.net.pos_embed'
@@ -67,7 +68,8 @@ def find_reason(table: Dict[str, str], key: str) -> Optional[str]:
     return next((why for k, why in table.items() if re.match(k, key)), None)
 
 
-def read_source(path: str, ema: bool) -> StateDict:
+def read_source(path: str, ema: bool,
+                trust: bool = False) -> StateDict:
     """Weights in a file of detectron2: 'model', or averaged 'ema_state'.
 
     Raises:
@@ -75,14 +77,15 @@ def read_source(path: str, ema: bool) -> StateDict:
             weights or those of another model.
     """
     try:
-        content = torch.load(path, map_location='cpu', weights_only=True)
+        content = load_file(path, trust=trust)
     except FileNotFoundError:
         raise ValueError(f'{path}: no such file') from None
+    except UnsafeCheckpointError:
+        raise
     except Exception as error:  # damaged files raise many kinds
         raise ValueError(
             f'{path} cannot be read as a checkpoint: it is truncated, '
-            'something else, or has more than tensors and plain data '
-            f'({type(error).__name__})') from error
+            f'something else ({type(error).__name__})') from error
     content = content if isinstance(content, dict) else {}
     key = 'ema_state' if ema else 'model'
     state = content.get(key, {} if ema else content)
@@ -252,16 +255,6 @@ def explain_missing(target: StateDict, result: StateDict,
     return report
 
 
-def write(content: dict, dst: Path) -> None:
-    """Write a file whole or not at all."""
-    part = dst.with_name(dst.name + '.part')
-    try:
-        torch.save(content, part)
-        os.replace(part, dst)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('config', help='config of a Cascade Mask R-CNN')
@@ -269,15 +262,19 @@ def main() -> None:
     parser.add_argument('dst', type=Path, help='.pth to write')
     parser.add_argument('--overwrite', action='store_true')
     parser.add_argument(
+        '--trust-checkpoint', action='store_true',
+        help='run code that is pickled in the source, if there is any')
+    parser.add_argument(
         '--ema', action='store_true', help='take the averaged weights')
     args = parser.parse_args()
     if args.dst.exists() and not args.overwrite:
         parser.error(f'{args.dst} exists; give --overwrite to replace it')
     try:
-        source = read_source(args.src, args.ema)
+        source = read_source(args.src, args.ema, args.trust_checkpoint)
         state, report = convert(source, build_target(args.config))
-        args.dst.parent.mkdir(parents=True, exist_ok=True)
-        write(dict(state_dict=state, meta=dict(source=args.src)), args.dst)
+        with written_whole(args.dst) as part:
+            torch.save(
+                dict(state_dict=state, meta=dict(source=args.src)), part)
     except (ValueError, OSError) as error:
         parser.error(' '.join(str(error).split()))
     print('\n'.join(report))

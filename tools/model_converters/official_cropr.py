@@ -9,7 +9,6 @@ multi-head cross-attention of an ablation need ``num_heads`` in the reducer
 and the head of the config (16 by the authors' default; no weight tells).
 """
 import argparse
-import os
 import re
 from collections import OrderedDict
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from mmcropr.models.backbones.pretrained import read_checkpoint
+from mmcropr.utils.files import written_whole
 
 StateDict = Dict[str, Tensor]
 MODULE_RULES = [
@@ -100,17 +100,19 @@ def main() -> None:
     parser.add_argument('src', help="the authors' .pth or .safetensors")
     parser.add_argument('dst', type=Path, help='.pth to write')
     parser.add_argument('--overwrite', action='store_true')
+    parser.add_argument(
+        '--trust-checkpoint', action='store_true',
+        help='run code that is pickled in the source, if there is any')
     args = parser.parse_args()
     if args.dst.exists() and not args.overwrite:
         parser.error(f'{args.dst} exists; give --overwrite to replace it')
     try:
-        state, report = convert(read_checkpoint(args.src))
+        source = read_checkpoint(args.src, args.trust_checkpoint)
+        state, report = convert(source)
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
-    args.dst.parent.mkdir(parents=True, exist_ok=True)
-    part = args.dst.with_name(args.dst.name + '.part')
-    torch.save(dict(state_dict=state, meta=dict(source='official')), part)
-    os.replace(part, args.dst)
+    with written_whole(args.dst) as part:
+        torch.save(dict(state_dict=state, meta=dict(source='official')), part)
     print('\n'.join(report))
     if 'backbone.reducers.0.q.weight' in state:
         print('multi-head cross-attention: the config needs num_heads in the '

@@ -8,8 +8,6 @@ models then run on a random image, and nothing is written unless their
 feature maps, outputs of the heads and predictions are bit-equal.
 """
 import argparse
-import os
-import tempfile
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
@@ -22,6 +20,8 @@ from torch import Tensor, nn
 
 from mmcropr.utils.build import blank_samples, plain_model
 from mmcropr.utils.checkpoint import AUXILIARY, check_checkpoint
+from mmcropr.utils.files import written_whole
+from mmcropr.utils.loading import load_safely
 
 # What a run trains with, besides the model.
 TRAINING = ('train_dataloader', 'train_cfg', 'train_pipeline',
@@ -57,7 +57,9 @@ def plain_config(cfg: Config) -> Config:
 
 
 def _only_trains(hook: Any) -> bool:
-    return hook is not None and 'PruningCurriculumHook' in str(hook['type'])
+    return hook is not None and any(
+        name in str(hook['type'])
+        for name in ('PruningCurriculumHook', 'FiniteLossHook'))
 
 
 def build(cfg: Config, checkpoint: str) -> nn.Module:
@@ -141,10 +143,7 @@ def strip(config: str, checkpoint: str, out_dir: Path,
     meta = {
         k: v for k, v in source.get('meta', {}).items() if k in kept}
     meta['cfg'] = plain.pretty_text
-    out_dir.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-            prefix=f'.{out_dir.name}-', dir=out_dir.parent) as work:
-        new = Path(work, 'new')
+    with written_whole(out_dir) as new:
         new.mkdir()
         plain.dump(new / f'{name}.py')
         torch.save(
@@ -158,7 +157,6 @@ def strip(config: str, checkpoint: str, out_dir: Path,
             raise ValueError(
                 f'the stripped model of {config} predicts something else than '
                 'the trained one, so nothing was written; please report it.')
-        os.rename(new, out_dir)
 
 
 def main() -> None:
@@ -170,7 +168,11 @@ def main() -> None:
         '--shape', nargs=2, type=int, metavar=('H', 'W'),
         help='image of the comparison in pixels (default: img_size of the '
         'backbone)')
+    parser.add_argument(
+        '--trust-checkpoint', action='store_true',
+        help='run code that is pickled in the checkpoint, if there is any')
     args = parser.parse_args()
+    load_safely(args.trust_checkpoint)
     if args.out_dir.exists():
         parser.error(f'{args.out_dir} exists; choose another folder')
     if not Path(args.checkpoint).is_file():

@@ -1,6 +1,11 @@
 # Copyright (c) mmcropr contributors.
 from .curriculum_hook import PruningCurriculumHook
+from .finite_loss_hook import FiniteLossHook, NonFiniteLossError
 from .model_check_hook import ModelCheckHook
 from .pruning_map_hook import PruningMapHook
+from .token_log_hook import TokenLogHook
 
-__all__ = ['ModelCheckHook', 'PruningCurriculumHook', 'PruningMapHook']
+__all__ = [
+    'FiniteLossHook', 'ModelCheckHook', 'NonFiniteLossError',
+    'PruningCurriculumHook', 'PruningMapHook', 'TokenLogHook'
+]

@@ -107,15 +107,19 @@ class PruningCurriculumHook(Hook):
             runner.logger.info(
                 f'{", ".join(stuck)} has weights that learn only while '
                 'it reduces: full rate from the start.')
+        self._set(runner)
+
+    def _set(self, runner: Runner) -> None:
+        step, total = self._position(runner)
+        progress = curriculum(step, total, self.share, self.begin, self.curve)
+        for backbone in backbones_of(runner.model):
+            backbone.set_progress(progress)
 
     def before_train_iter(self,
                           runner: Runner,
                           batch_idx: int,
                           data_batch: Optional[dict] = None) -> None:
-        step, total = self._position(runner)
-        progress = curriculum(step, total, self.share, self.begin, self.curve)
-        for backbone in backbones_of(runner.model):
-            backbone.set_progress(progress)
+        self._set(runner)
 
     def _position(self, runner: Runner) -> Tuple[int, int]:
         by_epoch = self.by_epoch

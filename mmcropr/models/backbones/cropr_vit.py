@@ -198,14 +198,27 @@ class CroprViT(BaseModule):
                              f'share in [0, 1], got {progress}')
         self._progress = tuple(progress)
 
-    def lengths(self, grid: Optional[Tuple[int, int]] = None) -> List[int]:
-        """Sequence length after every module, as the next forward has it;
-        empty without a reducer. See :meth:`PruningSchedule.lengths` and
-        :meth:`TokenReducer.reached`."""
+    @property
+    def progress(self) -> Progress:
+        """Share of the full rate that training uses now, numerator and
+        denominator."""
+        return self._progress if self.follows_progress else (1, 1)
+
+    def lengths(self,
+                grid: Optional[Tuple[int, int]] = None,
+                training: Optional[bool] = None) -> List[int]:
+        """Sequence length after every module; empty without a reducer. See
+        :meth:`PruningSchedule.lengths` and :meth:`TokenReducer.reached`.
+
+        Args:
+            grid: Patches per column and row; that of ``img_size`` by default.
+            training: Whether at the rate of training now or at the full one;
+                by default as the next forward will be.
+        """
         if self.schedule is None:
             return []
-        ramps = self.training and self.follows_progress
-        progress = self._progress if ramps else (1, 1)
+        training = self.training if training is None else training
+        progress = self.progress if training else (1, 1)
         asked = self.schedule.lengths(grid, progress)
         height, width = self.trunk.grid if grid is None else grid
         num_prefix, lengths = self.trunk.num_prefix, []

@@ -2,13 +2,16 @@
 """Pretrained ViT weights by timm name or from a file."""
 import math
 from pathlib import Path
-from typing import Dict, List, Sequence, Union
+from typing import Any, Dict, List, Sequence, Union
 
 from mmengine.logging import print_log
 from timm.layers import resample_abs_pos_embed
+from timm.models import clean_state_dict
 from timm.models import load_pretrained as timm_load_pretrained
 from timm.models import load_state_dict as timm_load_state_dict
 from torch import Tensor, nn
+
+from mmcropr.utils.loading import load_file
 
 from .arch import trunk_class
 
@@ -22,32 +25,46 @@ CORE = ('blocks.', 'patch_embed.')
 EMBEDDINGS = ('pos_embed', 'cls_token', 'dist_token')
 
 
-def read_checkpoint(path: Union[str, Path]) -> StateDict:
-    """Tensors of a ``.pth`` or ``.safetensors`` file; no code in it is run.
+def read_checkpoint(path: Union[str, Path],
+                    trust: bool = False) -> StateDict:
+    """Tensors of a ``.pth`` or ``.safetensors`` file.
+
+    Args:
+        path: The file.
+        trust: Whether to run code that is pickled in it.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is truncated, no checkpoint, or holds more than
-            tensors and plain data.
+            data.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'pretrained={str(path)!r}: no such file. '
                                 'Give a .pth or .safetensors file, or '
                                 'pretrained=True for the weights of timm.')
     try:
-        state = timm_load_state_dict(str(path), weights_only=True)
+        if str(path).endswith('.safetensors'):
+            state = timm_load_state_dict(str(path))
+        else:
+            state = _weights(load_file(path, trust=trust))
     except Exception as error:  # every reader has errors of its own
         raise ValueError(
             f'pretrained={str(path)!r} cannot be read as a checkpoint; it may '
-            'be truncated, something else, or contain pickled code, as the '
-            'logs in a checkpoint of a training run do; for one of those use '
-            "init_cfg=dict(type='Pretrained', checkpoint=..., "
-            "prefix='backbone.') instead of pretrained. "
+            'be truncated, something else, or contain pickled code. '
             f'{type(error).__name__}: {error}') from error
     if not isinstance(state, dict) or not state:
         raise ValueError(f'pretrained={str(path)!r} holds '
                          f'{type(state).__name__}, not named tensors.')
     return state
+
+
+def _weights(content: Any) -> Any:
+    """Weights in a file, averaged ones first, as timm looks for them."""
+    if not isinstance(content, dict):
+        return content
+    names = ('state_dict_ema', 'model_ema', 'state_dict', 'model')
+    found = [content[n] for n in names if content.get(n) is not None]
+    return clean_state_dict(found[0] if found else content)
 
 
 def convert(state: StateDict, vit: nn.Module) -> StateDict:

@@ -1,0 +1,72 @@
+# Copyright (c) mmcropr contributors.
+"""Files that are whole or not there, and folders with one run at a time."""
+import errno
+import fcntl
+import os
+import shutil
+import signal
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, IO, Iterator
+
+
+def _exit(number: int, frame: Any) -> None:
+    raise SystemExit(128 + number)
+
+
+@contextmanager
+def clean_exit() -> Iterator[None]:
+    """Let SIGTERM unwind as Ctrl-C does, so that ``finally`` runs."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set a handler
+        return
+    old = signal.signal(signal.SIGTERM, _exit)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, old)
+
+
+@contextmanager
+def written_whole(dst: Path) -> Iterator[Path]:
+    """A path beside ``dst`` to write a file or folder to. It becomes ``dst``
+    at the end of the block, and is removed if that ends early, by an error,
+    Ctrl-C or SIGTERM.
+
+    Args:
+        dst: File, old or new, or a new folder. Its parents are made.
+    """
+    dst = Path(dst)
+    dst.parent.mkdir(parents=True, exist_ok=True)
+    part = dst.with_name(f'.{dst.name}.{os.getpid()}.part')
+    with clean_exit():
+        try:
+            yield part
+            os.replace(part, dst)
+        finally:
+            if part.is_dir():
+                shutil.rmtree(part)
+            else:
+                part.unlink(missing_ok=True)
+
+
+def claim_folder(folder: Path) -> IO:
+    """Take a folder for one run until the returned file is closed, or the
+    process ends in whatever way: the system gives the lock back.
+
+    Raises:
+        ValueError: If another process has it.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    file = open(Path(folder, '.lock'), 'w')
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            return file  # a file system without locks cannot tell
+        file.close()
+        raise ValueError(
+            f'another run is writing to {folder}: wait for it, or choose '
+            'another folder with --work-dir.') from error
+    return file

@@ -1,0 +1,149 @@
+# Copyright (c) mmcropr contributors.
+"""Checkpoints read without running code that is pickled in them."""
+import os
+import pathlib
+import pickle
+from types import SimpleNamespace
+from typing import Any, Optional, Union
+from urllib.parse import urlparse
+
+import numpy as np
+import torch
+from mmengine.dist import barrier, is_main_process
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import CheckpointLoader
+from torch.hub import download_url_to_file, get_dir
+
+STORAGES = {
+    f'{kind}Storage'
+    for kind in ('Double', 'Float', 'Half', 'BFloat16', 'Long', 'Int',
+                 'Short', 'Char', 'Byte', 'Bool', 'ComplexFloat',
+                 'ComplexDouble')
+}
+# Functions and classes that only hold data. torch.storage._load_from_bytes is
+# left out on purpose: it unpickles again, without this list.
+ALLOWED = {
+    'torch': STORAGES | {'Size', 'device', 'Tensor'},
+    'torch.storage': {'UntypedStorage', 'TypedStorage'},
+    'torch._utils': {
+        '_rebuild_tensor', '_rebuild_tensor_v2', '_rebuild_parameter',
+        '_rebuild_parameter_with_state'
+    },
+    'torch.nn.parameter': {'Parameter'},
+    'torch.serialization': {'_get_layout'},
+    'builtins': {
+        'set', 'frozenset', 'slice', 'complex', 'bytearray', 'int', 'float',
+        'str', 'bool', 'list', 'dict', 'tuple', 'range'
+    },
+    'collections': {'OrderedDict', 'defaultdict', 'deque', 'Counter'},
+    '_codecs': {'encode'},
+    'numpy': {'dtype', 'ndarray'},
+    'pathlib': {'Path', 'PosixPath', 'PurePosixPath'},
+    'argparse': {'Namespace'},
+    'mmengine.logging.history_buffer': {'HistoryBuffer'},
+}
+ALLOWED['__builtin__'] = ALLOWED['builtins']  # as protocol 2 names it
+for _name in ('numpy.core.multiarray', 'numpy._core.multiarray'):
+    ALLOWED[_name] = {'_reconstruct', 'scalar'}
+STATISTICS = ('min', 'max', 'mean', 'current')
+
+
+class UnsafeCheckpointError(ValueError):
+    """A checkpoint holds more than data."""
+
+
+def _statistics_of(owner: Any, name: str) -> Any:
+    """``getattr`` for the one thing that mmengine's logs need it for."""
+    if owner is HistoryBuffer and name in STATISTICS:
+        return getattr(owner, name)
+    raise UnsafeCheckpointError(f'getattr of {name!r}')
+
+
+class _Unpickler(pickle.Unpickler):
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module in ('builtins', '__builtin__') and name == 'getattr':
+            return _statistics_of
+        is_dtype = module == 'torch' and isinstance(
+            getattr(torch, name, None), torch.dtype)
+        number = getattr(np, name, None) if module == 'numpy' else None
+        is_number = isinstance(number, type) and issubclass(
+            number, np.generic)
+        is_kind = module == 'numpy.dtypes' and name.endswith('DType')
+        if not (name in ALLOWED.get(module, ()) or is_dtype or is_number
+                or is_kind):
+            raise UnsafeCheckpointError(f'{module}.{name}')
+        return super().find_class(module, name)
+
+
+def _load(file: Any, **kwargs: Any) -> Any:
+    return _Unpickler(file, **kwargs).load()
+
+
+# What torch.load asks of a pickle_module. Its own weights_only cannot be told
+# of more classes on torch 2.1.
+SAFE_PICKLE = SimpleNamespace(
+    __name__='mmcropr.utils.loading', Unpickler=_Unpickler, load=_load)
+
+
+def load_file(path: Union[str, pathlib.Path],
+              map_location: Any = 'cpu',
+              trust: bool = False) -> Any:
+    """What ``torch.save`` wrote, if it is data.
+
+    Args:
+        path: A local file.
+        map_location: As of ``torch.load``.
+        trust: Whether to run code that the file has in it.
+
+    Raises:
+        UnsafeCheckpointError: If there is more in it than what mmengine's
+            checkpoints hold: tensors, numbers, arrays, plain containers and
+            logs.
+    """
+    pickle_module = pickle if trust else SAFE_PICKLE
+    try:
+        return torch.load(
+            path,
+            map_location=map_location,
+            pickle_module=pickle_module,
+            weights_only=False)
+    except UnsafeCheckpointError as error:
+        raise UnsafeCheckpointError(
+            f'{path} holds more than data: reading it would use {error}, and '
+            'code in a checkpoint can do anything. If you trust whoever made '
+            'it, give --trust-checkpoint (to the tools), or save it again '
+            'with its state_dict alone.') from error
+
+
+def load_safely(trust: bool = False) -> None:
+    """Let mmengine read checkpoints of files and addresses by
+    :func:`load_file`, wherever it reads them: ``load_from``, resuming,
+    ``init_cfg``.
+
+    Args:
+        trust: As of :func:`load_file`.
+    """
+
+    def load_from_local(filename: str, map_location: Any = None) -> Any:
+        path = os.path.expanduser(filename)
+        if not os.path.isfile(path):
+            raise FileNotFoundError(f'no checkpoint at {filename}')
+        return load_file(path, map_location, trust)
+
+    def load_from_http(filename: str,
+                       map_location: Any = None,
+                       model_dir: Optional[str] = None) -> Any:
+        folder = model_dir or os.path.join(get_dir(), 'checkpoints')
+        path = os.path.join(folder, os.path.basename(urlparse(filename).path))
+        if is_main_process() and not os.path.isfile(path):
+            os.makedirs(folder, exist_ok=True)
+            download_url_to_file(filename, path)
+        barrier()
+        return load_file(path, map_location, trust)
+
+    # mmengine logs the names of these
+    CheckpointLoader.register_scheme('', load_from_local, force=True)
+    CheckpointLoader.register_scheme(('http://', 'https://'),
+                                     load_from_http,
+                                     force=True)

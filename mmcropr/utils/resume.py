@@ -1,0 +1,144 @@
+# Copyright (c) mmcropr contributors.
+"""What is asked of a checkpoint before a run goes on from it."""
+import logging
+import re
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+from mmengine.config import Config
+from mmengine.logging import print_log
+
+# Everything else, such as paths, hooks and workers, may change without a word
+WATCHED = ('model', 'optim_wrapper', 'param_scheduler', 'train_cfg',
+           'train_dataloader', 'auto_scale_lr')
+UNWATCHED = ('init_cfg', 'pretrained', 'num_workers', 'persistent_workers',
+             'pin_memory', 'data_root', 'prefetch_factor', 'with_cp',
+             'val_interval', 'val_begin', 'dynamic_intervals')
+
+
+def find_checkpoint(work_dir: str) -> Optional[str]:
+    """The latest checkpoint of a run: what ``last_checkpoint`` names, in this
+    folder if it was moved, else the latest ``epoch_*.pth`` or
+    ``iter_*.pth``; None if there is none."""
+    folder, note = Path(work_dir), Path(work_dir, 'last_checkpoint')
+    named = note.read_text().strip() if note.is_file() else ''
+    for path in (Path(named), folder / Path(named).name) if named else ():
+        # an old folder may still be where this one was copied from
+        own = folder / path.name
+        if own.is_file() or path.is_file():
+            return str(own if own.is_file() else path)
+    files = [
+        (file.stat().st_mtime, int(found.group(1)), str(file))
+        for file in folder.glob('*.pth')
+        for found in [re.fullmatch(r'(?:epoch|iter)_(\d+)', file.stem)]
+        if found
+    ]
+    if not files:
+        return None
+    latest = max(files)[-1]
+    print_log(
+        f'{note} is {"empty or stale" if note.is_file() else "not there"}; '
+        f'the latest checkpoint in its folder is {latest}', 'current')
+    return latest
+
+
+def _flat(part: Any, place: str = '') -> Dict[str, Any]:
+    """Dotted name -> value of all settings that matter to training."""
+    if isinstance(part, dict):
+        items = part.items()
+    elif isinstance(part, (list, tuple)):
+        items = enumerate(part)
+    else:
+        return {place: part}
+    result = {}
+    for key, value in items:
+        if key not in UNWATCHED:
+            name = f'{place}.{key}' if place else str(key)
+            result.update(_flat(value, name))
+    return result
+
+
+def find_changes(meta: dict, cfg: Config) -> List[str]:
+    """What the config of a checkpoint's run and that of now train with that
+    differs, as ``'name: old -> new'``; nothing where the old one is unknown.
+
+    Args:
+        meta: ``meta`` of a checkpoint of mmengine.
+        cfg: Config of now.
+    """
+    if not meta.get('cfg'):
+        return []
+    # As mmengine wrote it, so that tuples and lists agree
+    texts = (meta['cfg'], cfg.pretty_text)
+    sides = [Config.fromstring(text, '.py').to_dict() for text in texts]
+    old, new = (
+        _flat({key: side[key]
+               for key in WATCHED if side.get(key) is not None})
+        for side in sides)
+    missing = object()
+    changes = []
+    for name in [*old, *(key for key in new if key not in old)]:
+        values = [side.get(name, missing) for side in (old, new)]
+        if values[0] != values[1]:
+            texts = [
+                'not there' if value is missing else repr(value)
+                for value in values
+            ]
+            changes.append(f'{name}: {texts[0]} -> {texts[1]}')
+    return changes
+
+
+def is_finished(meta: dict, cfg: Config) -> bool:
+    """Whether a checkpoint is of the end of the training that a config asks
+    for."""
+    wanted = cfg.train_cfg
+    for key, name in (('max_epochs', 'epoch'), ('max_iters', 'iter')):
+        if wanted.get(key) is not None:
+            return meta[name] >= wanted[key]
+    return False
+
+
+def check_resume(checkpoint: Any, path: str, cfg: Config) -> bool:
+    """Say what has changed since a checkpoint was saved.
+
+    Args:
+        checkpoint: Content of the file.
+        path: Of the checkpoint, for messages.
+        cfg: Config of now.
+
+    Returns:
+        Whether anything is left to train.
+
+    Raises:
+        ValueError: If it is no checkpoint to go on from, or nothing is left
+            to train although the config has changed.
+    """
+    needed = ('state_dict', 'meta', 'message_hub', 'optimizer')
+    missing = [key for key in needed if key not in checkpoint]
+    if missing:
+        raise ValueError(
+            f'--resume: {path} has no {", ".join(missing)}, so it is no '
+            'checkpoint of a training run; to start from its weights use '
+            '--cfg-options load_from=FILE.')
+    meta = checkpoint['meta']
+    changes = find_changes(meta, cfg)
+    where = f'{path} (epoch {meta["epoch"]}, iteration {meta["iter"]})'
+    shown = '; '.join(changes[:8]) + ('; ...' if changes[8:] else '')
+    if is_finished(meta, cfg):
+        if changes:
+            raise ValueError(
+                f'nothing is left to train after {where}, but the config has '
+                f'changed since: {shown}. Train anew in another --work-dir, '
+                'or train longer.')
+        print_log(f'nothing is left to train: {where} is the end', 'current')
+        return False
+    if changes:
+        kept = any(
+            change.startswith(('optim_wrapper', 'param_scheduler'))
+            for change in changes)
+        print_log(
+            f'going on from {where} with a changed config: {shown}' +
+            ('. Learning rates and weight decays stay those of the '
+             'checkpoint; for new ones start anew with load_from'
+             if kept else ''), 'current', logging.WARNING)
+    return True
