@@ -19,3 +19,10 @@ model = dict(
             strides=[8, 16, 32],
             num_outs=4)
     ])
+# Pretrained weights learn slower, the reducers of the backbone do not
+optim_wrapper = dict(
+    paramwise_cfg=dict(
+        custom_keys={
+            '_delete_': True,
+            'backbone.vit': dict(lr_mult=0.1)
+        }))
