@@ -22,7 +22,4 @@ model = dict(
 # Pretrained weights learn slower, the reducers of the backbone do not
 optim_wrapper = dict(
     paramwise_cfg=dict(
-        custom_keys={
-            '_delete_': True,
-            'backbone.vit': dict(lr_mult=0.1)
-        }))
+        custom_keys=dict({'backbone.vit': dict(lr_mult=0.1)}, _delete_=True)))

@@ -20,7 +20,8 @@ model = dict(
         type='LinearClsHead',
         in_channels=1024,
         num_classes=1000,
-        init_cfg=dict(type='TruncNormal', layer='Linear', std=0.02),
+        init_cfg=dict(
+            type='TruncNormal', std=0.02, override=dict(name='fc')),
         loss=dict(
             type='LabelSmoothLoss', label_smooth_val=0.1, mode='original')),
     train_cfg=dict(
