@@ -87,8 +87,8 @@ def shrink_detector(cfg: Config) -> ConfigDict:
     detector.backbone.with_cp = False
     detector.pop('init_cfg', None)
     detector.neck[1].in_channels = 32
-    for augment in detector.data_preprocessor.get('batch_augments') or ():
-        augment.size = (SIZE, SIZE)
+    preprocessor = detector.data_preprocessor
+    preprocessor.pad_size_divisor = min(preprocessor.pad_size_divisor, SIZE)
     shrink_auxiliary(model)
     return model
 
@@ -146,7 +146,7 @@ def run_segmentor(cfg: Config, amp: bool = False) -> None:
     with torch.autocast('cpu', torch.bfloat16, enabled=amp):
         losses = model.loss(image, samples(labels))
     check_gradients(model, losses)
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast('cpu', torch.bfloat16, enabled=amp):
         model.eval()
         sample = samples(labels[:1, :, :SIZE])[0]
         sample.set_metainfo(dict(ori_shape=(80, 100)))
@@ -199,7 +199,7 @@ def run_classifier(cfg: Config, amp: bool = False) -> None:
     with torch.autocast('cpu', torch.bfloat16, enabled=amp):
         losses = model(**model.data_preprocessor(data, True), mode='loss')
     check_gradients(model, losses)
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast('cpu', torch.bfloat16, enabled=amp):
         results = model.eval().test_step(data)
     assert len(results[0].pred_score) == cfg.head.num_classes
 
@@ -257,8 +257,8 @@ def test_every_reducer_in_every_task(name, task):
                                        (run_classifier, 'classification')])
 @pytest.mark.parametrize('name', REDUCERS)
 def test_mixed_precision(name, run, task):
-    """A step as ``--amp`` runs it, heads included. (NMS of mmcv has no half
-    precision on the CPU, so no detector with proposals.)"""
+    """A step and a prediction in half precision, heads included. (NMS of mmcv
+    has none on the CPU, so no detector with proposals.)"""
     run(config_with(name, task), amp=True)
 
 

@@ -1,4 +1,6 @@
 _base_ = '../no_pruning/vit-l_8xb128-amp-50e_in1k-224.py'
 model = dict(
-    backbone=dict(reducer=dict(type='mmcropr.AttnTopK', rate=8, align=4)),
+    backbone=dict(
+        pretrained=True,
+        reducer=dict(type='mmcropr.AttnTopK', rate=8, align=4)),
     neck=dict(pool='cls'))

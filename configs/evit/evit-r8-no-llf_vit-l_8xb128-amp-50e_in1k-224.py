@@ -1,6 +1,7 @@
 _base_ = '../no_pruning/vit-l_8xb128-amp-50e_in1k-224.py'
 model = dict(
     backbone=dict(
+        pretrained=True,
         reducer=dict(
             type='mmcropr.EViT',
             rate=8,

@@ -19,3 +19,7 @@ model = dict(
             strides=[8, 16, 32],
             num_outs=4)
     ])
+# Pretrained weights learn slower, the reducers of the backbone do not
+optim_wrapper = dict(
+    paramwise_cfg=dict(
+        custom_keys=dict({'backbone.vit': dict(lr_mult=0.1)}, _delete_=True)))

@@ -5,4 +5,6 @@ _base_ = [
     '../_base_/cls_runtime.py',
 ]
 optim_wrapper = dict(optimizer=dict(lr=1e-3))  # batch 256
+param_scheduler = _base_.param_scheduler
+param_scheduler[1].eta_min_ratio = 1e-6 / 1e-3
 auto_scale_lr = dict(base_batch_size=256)

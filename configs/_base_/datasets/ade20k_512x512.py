@@ -1,4 +1,6 @@
-# ADE20k; one-shot evaluation: the longer side is 512, the rest is padding
+# ADE20k as Token Cropr has it. Training resizes the longer side to 256 to
+# 1024 px, evaluation is one shot: to 512 px, the rest is padding. An epoch is
+# 2,527 iterations: the last, of two images, is kept.
 dataset_type = 'ADE20KDataset'
 data_root = 'data/ade/ADEChallengeData2016'
 data_command = (
@@ -8,7 +10,7 @@ train_pipeline = [
     dict(type='LoadAnnotations', reduce_zero_label=True),
     dict(
         type='RandomResize',
-        scale=(2048, 512),
+        scale=(512, 512),
         ratio_range=(0.5, 2.0),
         keep_ratio=True),
     dict(type='RandomCrop', crop_size=(512, 512), cat_max_ratio=0.75),
@@ -26,7 +28,7 @@ train_dataloader = dict(
     batch_size=8,
     num_workers=8,
     persistent_workers=True,
-    drop_last=True,
+    drop_last=False,
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
         type=dataset_type,

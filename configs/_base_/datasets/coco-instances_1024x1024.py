@@ -5,7 +5,6 @@ train_pipeline[3].scale = (1024, 1024)
 train_pipeline[4].crop_size = (1024, 1024)
 test_pipeline = _base_.test_pipeline
 test_pipeline[1].scale = (1024, 1024)
-test_pipeline[2].size = (1024, 1024)
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader

@@ -1,4 +1,5 @@
-# COCO instances, large-scale jitter in training, square padding in evaluation
+# COCO instances, large-scale jitter in training. The data_preprocessor of the
+# model pads to a square, after Resize has set the img_shape to clip boxes to.
 dataset_type = 'CocoDataset'
 data_root = 'data/coco/'
 data_command = 'get COCO 2017 and unpack it under data/coco'
@@ -17,15 +18,16 @@ train_pipeline = [
         crop_size=(1536, 1536),
         recompute_bbox=True,
         allow_negative_crop=True),
-    dict(type='FilterAnnotations', min_gt_bbox_wh=(1e-2, 1e-2)),
+    # False keeps images without boxes: mmdet has it the other way round
+    dict(
+        type='FilterAnnotations',
+        min_gt_bbox_wh=(1e-2, 1e-2),
+        keep_empty=False),
     dict(type='PackDetInputs')
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(1536, 1536), keep_ratio=True),
-    # about the mean colour: normalised padding is close to 0, its value in
-    # training
-    dict(type='Pad', size=(1536, 1536), pad_val=dict(img=(104, 116, 124))),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(
         type='PackDetInputs',

@@ -20,6 +20,11 @@ model = dict(
         pretrained=True),
     neck=dict(type='mmcropr.LLFNeck'),
     decode_head=dict(
-        type='mmcropr.LinearHead', in_channels=1024, num_classes=150),
+        type='mmcropr.LinearHead',
+        in_channels=1024,
+        num_classes=150,
+        # As timm starts the head of EVA-02: 0.001 of the usual
+        init_cfg=dict(
+            type='TruncNormal', std=2e-5, override=dict(name='conv_seg'))),
     train_cfg=dict(),
     test_cfg=dict(mode='whole'))

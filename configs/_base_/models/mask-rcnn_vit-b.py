@@ -4,10 +4,8 @@ _base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'
 norm_cfg = dict(type='mmcropr.LN2d', requires_grad=True, eps=1e-6)
 model = dict(
     data_preprocessor=dict(
-        pad_size_divisor=32,
-        batch_augments=[
-            dict(type='BatchFixedSizePad', size=(1024, 1024), pad_mask=True)
-        ]),
+        # A square, in evaluation too; boxes are clipped to the image inside
+        pad_size_divisor=1024),
     backbone=dict(
         _delete_=True,
         type='mmcropr.CroprViT',

@@ -1,5 +1,6 @@
 # ViT-L (MAE) and a linear classifier on the mean of all tokens, without token
-# reduction
+# reduction. The norm of the mean starts fresh: MAE's is one of single tokens,
+# which a config with pool='cls' has use for (pretrained=True).
 model = dict(
     type='ImageClassifier',
     data_preprocessor=dict(
@@ -13,12 +14,14 @@ model = dict(
         img_size=224,
         drop_path_rate=0.2,
         out_type='tokens',
-        pretrained=True),
+        pretrained=dict(weights=True, fresh=['norm.'])),
     neck=dict(type='mmcropr.PoolNeck', pool='avg'),
     head=dict(
         type='LinearClsHead',
         in_channels=1024,
         num_classes=1000,
+        init_cfg=dict(
+            type='TruncNormal', std=0.02, override=dict(name='fc')),
         loss=dict(
             type='LabelSmoothLoss', label_smooth_val=0.1, mode='original')),
     train_cfg=dict(

@@ -1,10 +1,12 @@
-# ViTDet's 100 epochs of COCO from MAE weights, batch 64
+# ViTDet's 100 epochs of COCO from MAE weights, batch 64. Norms and position
+# embeddings do not decay; biases do.
 optim_wrapper = dict(
     type='AmpOptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-4, weight_decay=0.1),
     constructor='mmcropr.LayerDecayOptimWrapperConstructor',
     paramwise_cfg=dict(
         layer_decay_rate=0.7,
+        norm_decay_mult=0.,
         custom_keys=dict(pos_embed=dict(decay_mult=0.))))
 param_scheduler = [
     dict(

@@ -1,5 +1,6 @@
 # EVA-02's fine-tuning of its Objects365 detector on COCO: batch 64, constant
 # learning rate after the warm-up; weights are averaged (EMAHook of the config)
+# and all of them decay, norms and position embeddings too.
 optim_wrapper = dict(
     type='AmpOptimWrapper',
     optimizer=dict(type='AdamW', lr=4e-5, weight_decay=0.1),

@@ -25,6 +25,7 @@ param_scheduler = [
         convert_to_iter_based=True)
 ]
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=50, val_interval=1)
-val_cfg = dict()
-test_cfg = dict()
+# Evaluation in half precision too, as published (bfloat16 on a CPU)
+val_cfg = dict(type='ValLoop', fp16=True)
+test_cfg = dict(type='TestLoop', fp16=True)
 auto_scale_lr = dict(enable=False, base_batch_size=1024)

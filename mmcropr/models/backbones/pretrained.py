@@ -147,25 +147,48 @@ def _some(names: List[str]) -> str:
     return text + ', ...' if len(names) > 3 else text or 'none'
 
 
-def load_pretrained(vit: nn.Module, pretrained: Union[bool, str],
+def _without(state: StateDict, fresh: Sequence[str]) -> StateDict:
+    """Leave out the weights that shall start fresh.
+
+    Raises:
+        ValueError: If there are none of that name.
+    """
+    for prefix in fresh:
+        if not any(key.startswith(prefix) for key in state):
+            raise ValueError(f'pretrained has fresh={prefix!r}, but no weight '
+                             'of the checkpoint starts so; they are '
+                             f'{_some(list(state))}.')
+    return {k: v for k, v in state.items() if not k.startswith(tuple(fresh))}
+
+
+def load_pretrained(vit: nn.Module, pretrained: Union[bool, str, dict],
                     arch: str, in_channels: int) -> None:
     """Load weights into ``vit``, or leave it as it was.
 
     Args:
         vit: As made by :func:`build_vit`.
-        pretrained: True for timm's weights of ``arch``, else a file.
+        pretrained: True for timm's weights of ``arch``, a file, or
+            ``dict(weights=<either>, fresh=[...])``: weights of the ViT whose
+            names start so stay as they are initialised.
         arch: Name for messages.
         in_channels: Channels of the image; timm adapts the first layer.
 
     Raises:
         FileNotFoundError: If the file does not exist.
-        ValueError: If it is unreadable, or a checkpoint of another model.
+        ValueError: If it is unreadable, or a checkpoint of another model, or
+            has no weights to start fresh.
         RuntimeError: If timm's weights could not be fetched.
     """
+    fresh: Sequence[str] = ()
+    if isinstance(pretrained, dict):
+        if set(pretrained) != {'weights', 'fresh'}:
+            raise ValueError('pretrained as a dict has the keys weights and '
+                             f'fresh, got {sorted(pretrained)}.')
+        pretrained, fresh = pretrained['weights'], pretrained['fresh']
     if pretrained is True:
 
         def adapt(state: StateDict, model: nn.Module) -> StateDict:
-            state = convert(state, model)
+            state = _without(convert(state, model), fresh)
             first = () if in_channels == 3 else ('patch_embed.proj.weight', )
             check(state, model, f'timm weights of {arch}', adapted=first)
             return state
@@ -194,6 +217,7 @@ def load_pretrained(vit: nn.Module, pretrained: Union[bool, str],
             f'pretrained={str(pretrained)!r} is no checkpoint of arch='
             f'{arch!r} that timm can convert. {type(error).__name__}: '
             f'{error}') from error
+    state = _without(state, fresh)
     check(state, vit, f'pretrained={str(pretrained)!r}')
     vit.load_state_dict(state, strict=False)
 

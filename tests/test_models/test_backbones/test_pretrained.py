@@ -85,6 +85,20 @@ def test_fine_tuned_mae_layout(tmp_path, log):
     assert 'missing: none; unexpected: none' in log[0]
 
 
+def test_a_norm_that_starts_fresh(tmp_path, log):
+    """Of everything else the checkpoint's weights are taken."""
+    stored, path = source(), tmp_path / 'mae.pth'
+    torch.save({'model': stored}, path)
+    model = CroprViT(
+        TINY, img_size=64, pretrained=dict(weights=str(path), fresh=['norm.']))
+    model.init_weights()
+    found = model.vit.state_dict()
+    check_equal(found, stored, 'norm.weight', 'norm.bias')
+    assert (found['norm.weight'] == 1).all()
+    assert not found['norm.bias'].any()
+    assert 'missing: norm.weight, norm.bias; unexpected: none' in log[0]
+
+
 def test_layer_scale_of_deit3(tmp_path):
     arch, path = dict(TINY, init_values=1.), tmp_path / 'deit3.pth'
     wanted = source(arch)

@@ -2,6 +2,7 @@
 """Pretrained weights that are refused leave the model as it was."""
 import copy
 import pickle
+import re
 from pathlib import Path
 from typing import Any, Callable, Dict, Tuple
 
@@ -163,3 +164,17 @@ def test_timm_weights_of_another_model(monkeypatch):
 def test_a_dict_has_no_timm_weights():
     with pytest.raises(RuntimeError, match='could not be fetched.*network'):
         CroprViT(TINY, img_size=64, pretrained=True).init_weights()
+
+
+@pytest.mark.parametrize('keys, message', [
+    (dict(fresh=['fc_norm.']), "fresh='fc_norm.', but no weight"),
+    (dict(fresh=['norm.'], file='x'), "got ['file', 'fresh', 'weights']"),
+    (dict(), 'the keys weights and fresh'),
+])
+def test_nothing_to_start_fresh(keys, message, tmp_path):
+    path = tmp_path / 'vit.pth'
+    torch.save(CroprViT(TINY, img_size=64).vit.state_dict(), path)
+    model = CroprViT(
+        TINY, img_size=64, pretrained=dict(weights=str(path), **keys))
+    with pytest.raises(ValueError, match=re.escape(message)):
+        model.init_weights()
