@@ -30,13 +30,17 @@ def read(path: str) -> Any:
             f'something else. {type(error).__name__}: {error}') from error
 
 
-def _shapes(path: str, model: nn.Module) -> Dict[str, torch.Size]:
-    """Name -> shape of all weights in a file, as the model will see them."""
+def _shapes(path: str,
+            model: nn.Module,
+            prefix: str = '') -> Dict[str, torch.Size]:
+    """Name -> shape of all weights in a file, as the model will see them;
+    with a prefix, of those that have it."""
     checkpoint = read(path)
+    start = prefix or 'module.'  # what mmengine takes off
     given = {
-        key[7:] if key.startswith('module.') else key: value.shape
+        key[len(start):] if key.startswith(start) else key: value.shape
         for key, value in checkpoint.get('state_dict', checkpoint).items()
-        if hasattr(value, 'shape')
+        if key.startswith(prefix) and hasattr(value, 'shape')
     }
     wrapped = any(key.startswith('detector.') for key in given)
     if 'detector' in model._modules and not wrapped:
@@ -88,27 +92,28 @@ def check_start(model: nn.Module, path: str) -> None:
 
 def check_init(model: nn.Module) -> None:
     """:func:`check_start` for every ``init_cfg`` of type 'Pretrained' in a
-    model.
+    model. A module of a host with its own ``init_weights``, such as Swin's,
+    may rename what it reads and is left to it.
 
     Args:
         model: The model as built, before its ``init_weights``.
     """
     for name, module in model.named_modules():
         cfgs = getattr(module, 'init_cfg', None) or ()
+        starts = getattr(type(module), 'init_weights', None)
+        if getattr(starts, '__module__', '').split('.')[0] not in (
+                'mmengine', 'mmcropr'):
+            continue
         for cfg in [cfgs] if isinstance(cfgs, dict) else cfgs:
-            if cfg.get('type') not in ('Pretrained', 'PretrainedInit'):
+            kind = cfg.get('type')
+            if getattr(kind, '__name__', kind) not in ('Pretrained',
+                                                       'PretrainedInit'):
                 continue
             path, prefix = cfg['checkpoint'], cfg.get('prefix') or ''
             if prefix and not prefix.endswith('.'):
                 prefix += '.'
-            checkpoint = read(path)
-            state = checkpoint.get('state_dict', checkpoint)
-            given = {
-                key[len(prefix):]: value.shape
-                for key, value in state.items()
-                if key.startswith(prefix) and hasattr(value, 'shape')
-            }
-            _check_most(module, given, f'init_cfg of {name or "the model"} '
+            _check_most(module, _shapes(path, module, prefix),
+                        f'init_cfg of {name or "the model"} '
                         f'(checkpoint={path}, prefix={prefix!r})')
 
 
