@@ -1,4 +1,5 @@
 # Copyright (c) mmcropr contributors.
+import math
 from pathlib import Path
 from typing import Any, Dict
 
@@ -49,11 +50,18 @@ def _shapes(path: str,
     return given
 
 
-def _fits(key: str, given: torch.Size, wanted: torch.Size) -> bool:
+def _fits(model: nn.Module, key: str, given: torch.Size,
+          wanted: torch.Size) -> bool:
     """Whether a weight of a file becomes one of the model. CroprViT resamples
-    position embeddings of another image size while it loads."""
-    resampled = key.endswith('vit.pos_embed') and len(given) == 3
-    return given == wanted or resampled and given[2] == wanted[2]
+    position embeddings of another image size, if square, while it loads."""
+    if given == wanted:
+        return True
+    if not key.endswith('vit.pos_embed') or len(given) != 3 or (
+            given[2] != wanted[2]):
+        return False
+    vit = model.get_submodule(key.rpartition('.')[0])
+    patches = given[1] - (wanted[1] - math.prod(vit.patch_embed.grid_size))
+    return patches > 0 and math.isqrt(patches)**2 == patches
 
 
 def _check_most(model: nn.Module, given: Dict[str, torch.Size],
@@ -67,7 +75,7 @@ def _check_most(model: nn.Module, given: Dict[str, torch.Size],
     backbone = {k: v for k, v in wanted.items() if 'backbone.' in k} or wanted
     fit = [
         key for key, shape in backbone.items()
-        if key in given and _fits(key, given[key], shape)
+        if key in given and _fits(model, key, given[key], shape)
     ]
     if 2 * len(fit) <= len(backbone):
         raise ValueError(
@@ -139,7 +147,7 @@ def check_checkpoint(model: nn.Module, path: str) -> None:
     other = [
         f'{key} {tuple(given[key])} for {tuple(shape)}'
         for key, shape in wanted.items()
-        if key in given and not _fits(key, given[key], shape)
+        if key in given and not _fits(model, key, given[key], shape)
     ]
     wrapped = f'detector.{next(iter(wanted))}' in given
     if missing and wrapped:

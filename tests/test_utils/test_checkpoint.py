@@ -9,7 +9,7 @@ from mmengine.model import BaseModule, PretrainedInit
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
-from mmcropr.utils.checkpoint import check_init
+from mmcropr.utils.checkpoint import check_checkpoint, check_init
 from tests.utils import tiny_detector_config, tiny_digits_config
 
 
@@ -53,6 +53,21 @@ def test_plain_detector_for_a_wrapped_one(digits, tmp_path):
     model = MODELS.build(tiny_detector_config(digits, tmp_path).model)
     start(model, tmp_path / 'x.pth', model.detector.state_dict())
     check_init(model)
+
+
+@pytest.mark.parametrize('patches, good', [(144, True), (64, True),
+                                           (24, False), (0, False)])
+def test_positions_of_another_image_size(segmentor, tmp_path, patches, good):
+    """What a strict load resamples passes, what it cannot is refused."""
+    state, key = segmentor.state_dict(), 'backbone.vit.pos_embed'
+    state[key] = torch.zeros(1, 1 + patches, state[key].shape[2])
+    torch.save(dict(state_dict=state), tmp_path / 'x.pth')
+    if good:
+        check_checkpoint(segmentor, str(tmp_path / 'x.pth'))
+        segmentor.load_state_dict(state)
+        return
+    with pytest.raises(ValueError, match='1 have another shape .*pos_embed'):
+        check_checkpoint(segmentor, str(tmp_path / 'x.pth'))
 
 
 def test_own_readers_of_hosts_are_left_to_them(tmp_path):
