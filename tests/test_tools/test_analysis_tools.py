@@ -105,14 +105,14 @@ def test_backbone_without_a_neck(tmp_path):
         'linear_macs']
 
 
-DETECTOR = str(ROOT / 'configs/cropr/cropr-early_mask-rcnn_digits-eva_1xb16-'
-               '6e_digits-scenes-96x96.py')
+DETECTOR = str(ROOT / 'configs/cropr/cropr-keep72-24_mask-rcnn_digits-eva_'
+               '1xb16-6e_digits-scenes-96x96.py')
 
 
 def test_counts_of_a_detector():
     """The encoder is that of the segmentor with the same ViT."""
     found, seg = flops.analyse(DETECTOR, (96, 96)), flops.analyse(
-        str(ROOT / f'configs/cropr/cropr-early_{DIGITS}'), (96, 96))
+        str(ROOT / f'configs/cropr/cropr-keep72-24_{DIGITS}'), (96, 96))
     for key in ('linear_macs', 'total_macs', 'params', 'tokens_per_block'):
         assert found[key] == seg[key]
     assert found['model']['params'] > found['params']
