@@ -132,7 +132,8 @@ def test_sizes_fit_together(name, monkeypatch):
     rate = None if isinstance(reducer, list) else reducer.get('rate')
     check_name(name, rate, lengths, 1 - lengths[-1] / (height * width))
     if 'in1k' in name:
-        assert model.neck.get('llf', True) == ('no-llf' not in name)
+        assert (model.backbone.get('fuse_at', -1) is not None) == (
+            'no-llf' not in name)
     queries = [len(r.queries) for r in backbone.reducers
                if isinstance(r, Cropr)]  # yapf: disable
     if queries:

@@ -56,14 +56,17 @@ ROWS = [
 def test_rows_of_classification(name, reducer, lengths, pool, llf):
     cfg = Config.fromfile(ROOT / f'configs/{name}.py')
     found, neck = cfg.model.backbone.get('reducer'), cfg.model.neck
-    assert (neck.pool, neck.get('llf', True)) == (pool, llf)
+    fuses = cfg.model.backbone.get('fuse_at', -1) is not None
+    assert (neck.pool, fuses) == (pool, llf)
+    assert 'llf' not in neck, 'as the backbone has it'
     if reducer is None:
         assert found is None
     else:
         assert found.type == f'mmcropr.{reducer}'
         keys = {k: found[k] for k in SCHEDULE_KEYS if k in found}
         side = 14 if VIT_L in name else 32
-        schedule = PruningSchedule(24, (side, side), 1, **keys)
+        schedule = PruningSchedule(
+            24, (side, side), 1, fuse_at=-1 if fuses else None, **keys)
         assert dict(zip(schedule.modules, schedule.lengths())) == lengths
     # 1e-3 per 256 images
     workers = 8 * cfg.train_dataloader.batch_size
