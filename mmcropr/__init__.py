@@ -8,21 +8,27 @@ from .version import __version__
 
 check_timm()
 
-# Imported when they are asked for: `import mmcropr` alone needs no host
-_PLACES = dict(
-    CroprViT='mmcropr.models',
-    LLFNeck='mmcropr.models',
-    PoolNeck='mmcropr.models',
-    TokenState='mmcropr.structures')
+# Where the names of the Python API are. They are imported when asked for:
+# their modules look for mmseg, mmdet and mmpretrain, which takes seconds.
+_LAZY = {
+    'CroprViT': '.models',
+    'LLFNeck': '.models',
+    'PoolNeck': '.models',
+    'SimpleFPN': '.models',
+    'FeatureMaps': '.structures',
+    'TokenState': '.structures',
+}
 
-__all__ = ['CroprViT', 'LLFNeck', 'PoolNeck', 'TokenState', '__version__']
+__all__ = ['__version__', *_LAZY]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
+    if name not in _LAZY:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    return getattr(import_module(_PLACES[name]), name)
+    value = getattr(import_module(_LAZY[name], __name__), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> List[str]:
-    return sorted(set(globals()) | set(_PLACES))
+    return sorted({*globals(), *_LAZY})
