@@ -6,7 +6,7 @@ import torch
 
 from mmcropr.models import CroprViT, LLFNeck
 from mmcropr.registry import MODELS
-from mmcropr.structures import Decision, Mix, Route
+from mmcropr.structures import Decision, Merge, Mix, Route
 from tests.utils import REDUCERS, TINY, TINY_EVA, randomise_layer_scale
 
 ARCHS = {
@@ -121,8 +121,8 @@ def test_restoration_of_mixtures(name):
 
 # Pairs that are wrong in any case, and why: patches that were decided against
 # are still there; places that fill up belong to no patch
-MERGERS = ['DPCKNN', 'EViT', 'KMedoids', 'PatchMerger', 'SiT', 'Sinkhorn',
-           'ToMe']
+MERGERS = ['EViT'] + [
+    name for name in REDUCERS if {Merge, Mix} & set(MODELS.get(name).makes)]
 REFUSED = {('DynamicViT', name) for name in REDUCERS if name != 'DynamicViT'}
 REFUSED |= {('ATS', name) for name in MERGERS}
 
