@@ -1,6 +1,7 @@
 # Copyright (c) mmcropr contributors.
 """The compared methods against numbers of their public implementations
-(compared_methods.md): every block's output, what is kept or merged, and gradients."""
+(compared_methods.md): every block's output, what is kept or merged, and
+gradients."""
 import pytest
 import torch
 from safetensors.torch import load_file
