@@ -6,7 +6,7 @@ VENV ?= .venv
 UPSTREAM_VENV ?= .venv-upstream
 PYTHON ?=
 BOOT := $(or $(PYTHON),python3)
-PY := $(VENV)/bin/python
+PY := "$(VENV)/bin/python"
 DATA := data/digits_scenes
 NAME := cropr-r30_digits-eva_linear_1xb32-15e_digits-scenes-96x96
 WORK := work_dirs/quickstart
@@ -14,7 +14,7 @@ WORK := work_dirs/quickstart
 .PHONY: env quickstart test env-upstream test-upstream check
 
 env:
-	@$(BOOT) tools/setup_env.py --venv $(VENV) --python "$(PYTHON)"
+	@"$(BOOT)" tools/setup_env.py --venv "$(VENV)" --python "$(PYTHON)"
 
 check: env
 	@$(PY) tools/check_env.py
@@ -24,15 +24,15 @@ quickstart: env
 	@$(PY) tools/train.py configs/cropr/$(NAME).py --work-dir $(WORK) \
 	    --resume
 	@$(PY) tools/test.py configs/cropr/$(NAME).py \
-	    $$(cat $(WORK)/last_checkpoint) --work-dir $(WORK)
+	    "$$(cat $(WORK)/last_checkpoint)" --work-dir $(WORK)
 	@echo "What was pruned: $(WORK)/pruning_maps/*.png"
 
 test: env
 	@$(PY) -m pytest
 
 env-upstream:
-	@$(BOOT) tools/setup_env.py --stack upstream --venv $(UPSTREAM_VENV) \
+	@"$(BOOT)" tools/setup_env.py --stack upstream --venv "$(UPSTREAM_VENV)" \
 	    --python "$(PYTHON)"
 
 test-upstream: env-upstream
-	@$(UPSTREAM_VENV)/bin/python -m pytest
+	@"$(UPSTREAM_VENV)/bin/python" -m pytest

@@ -1,7 +1,6 @@
 # Copyright (c) mmcropr contributors.
-"""Every config: short, found by the tools, and builds and runs shrunk."""
+"""Every config builds and runs, shrunk."""
 import copy
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,9 +11,7 @@ from mmpretrain.structures import DataSample
 from mmseg.registry import MODELS as MMSEG_MODELS
 from torch import nn
 
-from mmcropr.models.backbones.arch import build_vit
 from mmcropr.models.checks import check_model
-from mmcropr.models.reducers import PruningSchedule
 from mmcropr.models.reducers.build import SCHEDULE_KEYS
 from mmcropr.structures import Decision, Route
 from tests.test_models.test_vectors import samples
@@ -91,29 +88,6 @@ def shrink_detector(cfg: Config) -> ConfigDict:
     preprocessor.pad_size_divisor = min(preprocessor.pad_size_divisor, SIZE)
     shrink_auxiliary(model)
     return model
-
-
-def test_there_are_configs():
-    names = ' '.join(CONFIGS)
-    for method in ('cropr-r40', 'random', 'variance', 'attn-topk',
-                   'non-salient', 'no_pruning'):
-        assert f'{method}' in names
-    for trunk in ('eva02-l', 'vit-b', 'vit-l', 'dinov2-b', 'digits-eva'):
-        assert trunk in names
-    assert 'cityscapes-768x768' in names
-
-
-@pytest.mark.parametrize('name', CONFIGS)
-def test_leaf(name):
-    lines = [
-        line for line in (ROOT / name).read_text().splitlines()
-        if line and not line.startswith('#')
-    ]
-    assert len(lines) <= 25, 'a leaf holds differences only'
-    assert all(len(line) < 80 for line in lines)
-    cfg = Config.fromfile(ROOT / name)
-    assert 'mmcropr' in cfg.custom_imports['imports']
-    assert cfg.default_hooks.model_check.type == 'mmcropr.ModelCheckHook'
 
 
 def check_gradients(model: nn.Module, losses: dict) -> None:
@@ -260,58 +234,3 @@ def test_mixed_precision(name, run, task):
     """A step and a prediction in half precision, heads included. (NMS of mmcv
     has none on the CPU, so no detector with proposals.)"""
     run(config_with(name, task), amp=True)
-
-
-@pytest.mark.parametrize('name', CONFIGS)
-def test_sizes_fit_together(name, monkeypatch):
-    """Of the real config: queries, modules, channels and classes."""
-    # timm reads numbers off it while it builds, which meta tensors have not.
-    linspace = torch.linspace
-    monkeypatch.setattr(torch, 'linspace', lambda *args, **kwargs: linspace(
-        *args, **dict(kwargs, device='cpu')))
-    whole = Config.fromfile(ROOT / name).model
-    model = whole.get('detector', whole)
-    backbone, size = model.backbone, model.backbone.img_size
-    size = (size, ) * 2 if isinstance(size, int) else size
-    with torch.device('meta'):
-        vit = build_vit(backbone.arch, size, backbone.get('patch_size'))
-    main = model.neck[1] if name in DETECTORS else model.get(
-        'decode_head', model.get('head'))
-    assert main.in_channels == vit.embed_dim
-    grid, reducer = vit.patch_embed.grid_size, backbone.get('reducer')
-    if reducer is None:
-        return
-    keys = {k: reducer[k] for k in SCHEDULE_KEYS if k in reducer}
-    schedule = PruningSchedule(
-        len(vit.blocks), grid, vit.num_prefix_tokens, **keys)
-    lengths = schedule.lengths()
-    if 'align' not in keys:
-        assert all(length % 8 == 0 for length in lengths)
-    ratio = 1 - lengths[-1] / (grid[0] * grid[1])
-    if 'tpr97' in name:
-        assert abs(ratio - 0.97) < 0.002
-    elif 'tpr78' in name:
-        assert abs(ratio - 0.78) < 0.005
-    elif name not in CLASSIFIERS:
-        assert 0.8 < ratio < 0.91
-    if 'num_queries' in reducer:
-        head = whole.get('auxiliary_head', model.get('head'))
-        assert head.num_modules == len(schedule)
-        if name in CLASSIFIERS:
-            assert reducer.num_queries == 1
-        elif name in DETECTORS:
-            assert reducer.num_queries == 1
-            assert f"num_classes': {head.num_classes}" in str(model.to_dict())
-        else:
-            assert reducer.num_queries == grid[0] * grid[1]
-            assert head.num_classes == model.decode_head.num_classes
-        assert head.in_channels == vit.embed_dim
-
-
-def test_readme_and_makefile_name_existing_files():
-    text = (ROOT / 'README.md').read_text() + (ROOT / 'Makefile').read_text()
-    for word in text.replace('`', ' ').split():
-        if word.startswith(('configs/', 'tools/')) and '.' in word:
-            path = word.strip('.,:;()')
-            if not set('$<*{[') & set(path):
-                assert Path(ROOT / path).exists(), path

@@ -266,9 +266,9 @@ RECIPES: Dict[str, List[Tuple[str, Union[str, Callable], Any]]] = {
         ('overlaps of the stages', lambda c: [
             r.assigner.pos_iou_thr for r in detector(c).train_cfg.rcnn],
          [0.5, 0.6, 0.7]),
-        ('proposals', lambda c: (detector(c).train_cfg.rpn_proposal.max_per_img,
-                                 detector(c).test_cfg.rpn.max_per_img),
-         (1000, 1000)),
+        ('proposals', lambda c: (
+            detector(c).train_cfg.rpn_proposal.max_per_img,
+            detector(c).test_cfg.rpn.max_per_img), (1000, 1000)),
     ],
     f'cropr-tpr97_{CASCADE}': [
         ('pruned in all', lambda c: detector(c).backbone.reducer.tpr, 0.97),

@@ -34,19 +34,20 @@ ROWS = [
      False),
     (f'tome/tome-r8-no-llf_{VIT_L}', 'ToMe', DOWN_TO_THE_END, 'avg', False),
     (f'cropr/cropr-r8-no-llf_{VIT_L}', 'Cropr', DOWN_TO_THE_END, 'avg', False),
-    (f'dynamic_vit/dynamic-vit-constant-no-llf_{VIT_L}', 'DynamicViT',
+    (f'dynamic_vit/dynamic-vit-keep136-96-64-no-llf_{VIT_L}', 'DynamicViT',
      CONSTANT, 'avg', False),
-    (f'sit/sit-constant-no-llf_{VIT_L}', 'SiT', CONSTANT, 'avg', False),
-    (f'sinkhorn/sinkhorn-constant-no-llf_{VIT_L}', 'Sinkhorn', CONSTANT,
+    (f'sit/sit-keep136-96-64-no-llf_{VIT_L}', 'SiT', CONSTANT, 'avg', False),
+    (f'sinkhorn/sinkhorn-keep136-96-64-no-llf_{VIT_L}', 'Sinkhorn', CONSTANT,
      'avg', False),
-    (f'patch_merger/patch-merger-constant-no-llf_{VIT_L}', 'PatchMerger',
+    (f'patch_merger/patch-merger-keep136-96-64-no-llf_{VIT_L}', 'PatchMerger',
      CONSTANT, 'avg', False),
-    (f'cropr/cropr-constant-no-llf_{VIT_L}', 'Cropr', CONSTANT, 'avg', False),
-    (f'cropr/cropr-constant_{VIT_L}', 'Cropr', CONSTANT, 'avg', True),
+    (f'cropr/cropr-keep136-96-64-no-llf_{VIT_L}', 'Cropr', CONSTANT, 'avg',
+     False),
+    (f'cropr/cropr-keep136-96-64_{VIT_L}', 'Cropr', CONSTANT, 'avg', True),
     (f'no_pruning/{EVA02_L}', None, None, 'avg', True),
     (f'cropr/cropr-r40_{EVA02_L}', 'Cropr',
      {block: 1024 - 40 * (block + 1) for block in range(22)}, 'avg', True),
-    (f'cropr/cropr-aggressive_{EVA02_L}', 'Cropr',
+    (f'cropr/cropr-keep208-r8-no-llf_{EVA02_L}', 'Cropr',
      {block: 208 - 8 * (block - 2) for block in range(2, 23)}, 'avg', False),
 ]  # yapf: disable
 
@@ -55,14 +56,17 @@ ROWS = [
 def test_rows_of_classification(name, reducer, lengths, pool, llf):
     cfg = Config.fromfile(ROOT / f'configs/{name}.py')
     found, neck = cfg.model.backbone.get('reducer'), cfg.model.neck
-    assert (neck.pool, neck.get('llf', True)) == (pool, llf)
+    fuses = cfg.model.backbone.get('fuse_at', -1) is not None
+    assert (neck.pool, fuses) == (pool, llf)
+    assert 'llf' not in neck, 'as the backbone has it'
     if reducer is None:
         assert found is None
     else:
         assert found.type == f'mmcropr.{reducer}'
         keys = {k: found[k] for k in SCHEDULE_KEYS if k in found}
         side = 14 if VIT_L in name else 32
-        schedule = PruningSchedule(24, (side, side), 1, **keys)
+        schedule = PruningSchedule(
+            24, (side, side), 1, fuse_at=-1 if fuses else None, **keys)
         assert dict(zip(schedule.modules, schedule.lengths())) == lengths
     # 1e-3 per 256 images
     workers = 8 * cfg.train_dataloader.batch_size
@@ -75,7 +79,7 @@ def test_rows_of_classification(name, reducer, lengths, pool, llf):
     (f'cropr/cropr-r8-mha_{VIT_L}', 36.8e9, 0.02),
     (f'no_pruning/{EVA02_L}', 0.31e12, 0.005 / 0.31),
     (f'cropr/cropr-r40_{EVA02_L}', 0.18e12, 0.005 / 0.18),
-    (f'cropr/cropr-aggressive_{EVA02_L}', 0.07e12, 0.005 / 0.07),
+    (f'cropr/cropr-keep208-r8-no-llf_{EVA02_L}', 0.07e12, 0.005 / 0.07),
 ])
 def test_published_costs(name, macs, tolerance, tmp_path, monkeypatch):
     """Linear MACs of classification, to 2 % or as rounded in the paper; those

@@ -175,8 +175,8 @@ def tiny_detector_config(digits: Path, work_dir: Path,
         work_dir: Of the run.
         options: Further dotted settings, with '__' for the dots.
     """
-    name = 'cropr-early_mask-rcnn_digits-eva_1xb16-6e_digits-scenes-96x96.py'
-    cfg = Config.fromfile(ROOT / 'configs/cropr' / name)
+    name = 'mask-rcnn_digits-eva_1xb16-6e_digits-scenes-96x96.py'
+    cfg = Config.fromfile(ROOT / f'configs/cropr/cropr-keep72-24_{name}')
     backbone = 'model.detector.backbone'
     _merge(cfg, {
         f'{backbone}.img_size': 64,

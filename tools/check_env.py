@@ -83,6 +83,41 @@ def check_ops() -> str:
         return f'{type(error).__name__}: {error}'.splitlines()[0]
 
 
+def cuda_of_ops() -> str:
+    """CUDA version that mmcv's ops were compiled with, '' for the CPU
+    alone."""
+    from mmcv.ops import get_compiling_cuda_version
+    version = get_compiling_cuda_version()
+    return '' if 'not' in version.lower() else version
+
+
+def check_ops_on_gpu() -> str:
+    """'' if mmcv's ops work on the GPU in sight, or there is none; ops built
+    on a login node without one do not."""
+    import torch
+    if not torch.cuda.is_available():
+        return ''
+    try:
+        from mmcv.ops import nms
+        boxes = torch.tensor([[0., 0., 4., 4.], [0., 0., 4., 3.9]]).cuda()
+        kept = nms(boxes, torch.tensor([.9, .8]).cuda(), .5)[1]
+        return '' if kept.tolist() == [0] else 'nms gave a wrong result'
+    except Exception as error:
+        return f'{type(error).__name__}: {error}'.splitlines()[0]
+
+
+def unseen_gpu() -> bool:
+    """Whether the driver sees a GPU that the installed torch cannot use."""
+    import torch
+    if torch.cuda.is_available() or torch.version.cuda is not None:
+        return False
+    try:
+        return subprocess.run(['nvidia-smi', '-L'],
+                              capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
 def check_vision() -> str:
     """'' if torchvision belongs to the installed torch."""
     try:
@@ -143,13 +178,26 @@ def main() -> None:
                              PACKAGES[1][3]))
     if versions['mmcv']:
         error = check_ops()
-        print(f'  mmcv ops     {"load and work" if not error else "BROKEN"}')
+        kind = f'for CUDA {cuda_of_ops()}' if (
+            not error and cuda_of_ops()) else 'for the CPU only'
+        gpu_error = '' if error else check_ops_on_gpu()
+        print('  mmcv ops     ' + ('BROKEN' if error or gpu_error else
+                                   f'load and work, {kind}'))
         if error:
             problems.append((f'mmcv {versions["mmcv"]} has no working '
                              f'compiled ops: {error}', PACKAGES[4][3]))
+        if gpu_error:
+            problems.append((
+                f'mmcv {versions["mmcv"]} has ops {kind}, and they do not '
+                f'work on the GPU of this machine: {gpu_error}',
+                PACKAGES[4][3].replace('MMCV_WITH_OPS=1',
+                                       'FORCE_CUDA=1 MMCV_WITH_OPS=1')))
     print(f'  compiler     {compiler()}')
     if versions['torch']:
         print(f'  device       {device()}')
+        if unseen_gpu():
+            print(f'{"":15}nvidia-smi sees a GPU, and this torch was built '
+                  'without CUDA: install one that was to use it')
     for problem, remedy in problems:
         print(f'\nPROBLEM: {problem}\n  mend it: {for_this_stack(remedy)}')
     print('\nThis environment works.' if not problems else

@@ -9,7 +9,7 @@ from mmengine.config import Config, DictAction
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmcropr.engine.hooks import NonFiniteLossError
+from mmcropr.engine.hooks import FiniteLossHook, NonFiniteLossError
 from mmcropr.models.checks import check_model, unwrap
 from mmcropr.utils.checkpoint import (check_checkpoint, check_init,
                                       check_start, read)
@@ -124,6 +124,8 @@ def train(cfg: Config, debug: bool = False) -> None:
             return
     hook = BegunHook()
     runner.register_hook(hook)
+    if not any(isinstance(h, FiniteLossHook) for h in runner.hooks):
+        runner.register_hook(FiniteLossHook())  # configs of a host's runtime
     try:
         with one_line_errors(debug, NonFiniteLossError):
             runner.train()

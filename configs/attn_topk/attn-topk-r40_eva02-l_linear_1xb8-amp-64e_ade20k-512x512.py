@@ -1,10 +1,2 @@
-_base_ = [
-    '../_base_/models/eva02-l.py',
-    '../_base_/datasets/ade20k_512x512.py',
-    '../_base_/schedules/adamw_64e.py',
-    '../_base_/default_runtime.py',
-]
-optim_wrapper = dict(type='AmpOptimWrapper')
-model = dict(
-    backbone=dict(
-        reducer=dict(type='mmcropr.AttnTopK', rate=40)))
+_base_ = '../no_pruning/eva02-l_linear_1xb8-amp-64e_ade20k-512x512.py'
+model = dict(backbone=dict(reducer=dict(type='mmcropr.AttnTopK', rate=40)))

@@ -1,9 +1,4 @@
-_base_ = [
-    '../_base_/models/digits-eva.py',
-    '../_base_/datasets/digits-scenes_96x96.py',
-    '../_base_/schedules/adamw_digits_15e.py',
-    '../_base_/default_runtime.py',
-]
+_base_ = '../no_pruning/digits-eva_linear_1xb32-15e_digits-scenes-96x96.py'
 model = dict(
     backbone=dict(
         reducer=dict(type='mmcropr.Cropr', rate=30, num_queries=144)),

@@ -1,10 +1,4 @@
-_base_ = [
-    '../_base_/models/vit-b.py',
-    '../_base_/datasets/ade20k_512x512.py',
-    '../_base_/schedules/adamw_64e.py',
-    '../_base_/default_runtime.py',
-]
-optim_wrapper = dict(type='AmpOptimWrapper')
+_base_ = '../no_pruning/vit-b_linear_1xb8-amp-64e_ade20k-512x512.py'
 model = dict(
     backbone=dict(
         reducer=dict(type='mmcropr.Cropr', rate=88, num_queries=1024)),

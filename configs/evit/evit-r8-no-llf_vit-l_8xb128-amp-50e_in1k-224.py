@@ -1,10 +1,10 @@
 _base_ = '../no_pruning/vit-l_8xb128-amp-50e_in1k-224.py'
 model = dict(
     backbone=dict(
+        fuse_at=None,
         pretrained=True,
         reducer=dict(
             type='mmcropr.EViT',
             rate=8,
-            align=4,
-            modules=list(range(23)))),
-    neck=dict(llf=False, pool='cls'))
+            align=4)),
+    neck=dict(pool='cls'))

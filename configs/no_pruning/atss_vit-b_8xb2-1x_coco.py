@@ -1,7 +1,9 @@
 # mmdet's own ATSS config with another backbone and neck, and AdamW for the ViT
 _base_ = 'mmdet::atss/atss_r50_fpn_1x_coco.py'
 custom_imports = dict(imports=['mmcropr'], allow_failed_imports=False)
-custom_hooks = [dict(type='mmcropr.PruningCurriculumHook', share=0.)]
+default_hooks = dict(
+    model_check=dict(type='mmcropr.ModelCheckHook'),
+    finite_loss=dict(type='mmcropr.FiniteLossHook'))
 model = dict(
     backbone=dict(
         _delete_=True,

@@ -1,7 +1,9 @@
 # mmdet's own DINO config with another backbone and neck
 _base_ = 'mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py'
 custom_imports = dict(imports=['mmcropr'], allow_failed_imports=False)
-custom_hooks = [dict(type='mmcropr.PruningCurriculumHook', share=0.)]
+default_hooks = dict(
+    model_check=dict(type='mmcropr.ModelCheckHook'),
+    finite_loss=dict(type='mmcropr.FiniteLossHook'))
 model = dict(
     backbone=dict(
         _delete_=True,

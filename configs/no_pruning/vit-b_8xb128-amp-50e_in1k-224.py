@@ -1,4 +1,9 @@
-_base_ = './vit-l_8xb128-amp-50e_in1k-224.py'
+_base_ = [
+    '../_base_/models/vit-l_cls.py',
+    '../_base_/datasets/imagenet_224x224.py',
+    '../_base_/schedules/adamw_imagenet_50e.py',
+    '../_base_/cls_runtime.py',
+]
 model = dict(
     backbone=dict(arch='vit_base_patch16_224.mae'),
     head=dict(in_channels=768))

@@ -1,16 +1,4 @@
 _base_ = [
-    '../_base_/models/digits-eva.py',
-    '../_base_/datasets/digits-scenes_96x96.py',
-    '../_base_/schedules/adamw_digits_15e.py',
-    '../_base_/default_runtime.py',
+    '../cropr/cropr-r30_digits-eva_linear_1xb32-15e_digits-scenes-96x96.py'
 ]
-model = dict(
-    backbone=dict(
-        reducer=dict(type='mmcropr.NonSalient', rate=30, num_queries=144)),
-    auxiliary_head=dict(
-        type='mmcropr.CroprSegHead',
-        in_channels=96,
-        num_classes=11,
-        num_modules=4,
-        loss_decode=dict(
-            type='mmseg.CrossEntropyLoss', class_weight=[0.3] + [1.0] * 10)))
+model = dict(backbone=dict(reducer=dict(type='mmcropr.NonSalient')))

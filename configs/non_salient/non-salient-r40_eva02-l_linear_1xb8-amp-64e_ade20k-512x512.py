@@ -1,15 +1,2 @@
-_base_ = [
-    '../_base_/models/eva02-l.py',
-    '../_base_/datasets/ade20k_512x512.py',
-    '../_base_/schedules/adamw_64e.py',
-    '../_base_/default_runtime.py',
-]
-optim_wrapper = dict(type='AmpOptimWrapper')
-model = dict(
-    backbone=dict(
-        reducer=dict(type='mmcropr.NonSalient', rate=40, num_queries=1024)),
-    auxiliary_head=dict(
-        type='mmcropr.CroprSegHead',
-        in_channels=1024,
-        num_classes=150,
-        num_modules=22))
+_base_ = '../cropr/cropr-r40_eva02-l_linear_1xb8-amp-64e_ade20k-512x512.py'
+model = dict(backbone=dict(reducer=dict(type='mmcropr.NonSalient')))

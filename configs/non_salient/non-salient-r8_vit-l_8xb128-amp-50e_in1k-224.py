@@ -1,9 +1,2 @@
-_base_ = '../no_pruning/vit-l_8xb128-amp-50e_in1k-224.py'
-model = dict(
-    backbone=dict(
-        reducer=dict(
-            type='mmcropr.NonSalient',
-            rate=8,
-            align=4,
-            num_queries=1)),
-    head=dict(type='mmcropr.CroprClsHead', num_modules=22))
+_base_ = '../cropr/cropr-r8_vit-l_8xb128-amp-50e_in1k-224.py'
+model = dict(backbone=dict(reducer=dict(type='mmcropr.NonSalient')))

@@ -1,2 +1,9 @@
-_base_ = '../cropr/cropr-tpr78_digits-eva_1xb32-8e_digits-classes-96x96.py'
-model = dict(backbone=dict(reducer=dict(type='mmcropr.NonSalient')))
+_base_ = '../no_pruning/digits-eva_1xb32-8e_digits-classes-96x96.py'
+model = dict(
+    backbone=dict(
+        reducer=dict(
+            type='mmcropr.NonSalient',
+            keep=[80, 48, 32],
+            modules=[1, 2, 3],
+            num_queries=1)),
+    head=dict(type='mmcropr.CroprClsHead', num_modules=3))

@@ -1,9 +1,2 @@
-_base_ = [
-    '../_base_/models/digits-eva.py',
-    '../_base_/datasets/digits-scenes_96x96.py',
-    '../_base_/schedules/adamw_digits_15e.py',
-    '../_base_/default_runtime.py',
-]
-model = dict(
-    backbone=dict(
-        reducer=dict(type='mmcropr.Random', rate=30)))
+_base_ = '../no_pruning/digits-eva_linear_1xb32-15e_digits-scenes-96x96.py'
+model = dict(backbone=dict(reducer=dict(type='mmcropr.Random', rate=30)))

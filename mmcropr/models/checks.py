@@ -114,14 +114,15 @@ def _check_necks(owner: nn.Module, backbone: CroprViT) -> None:
         raise ValueError(
             f'LLFNeck gives a map, the head of {kind} reads one vector per '
             "image: use neck=dict(type='mmcropr.PoolNeck').")
-    last = backbone.schedule.modules[-1] if backbone.num_modules else -1
     if isinstance(necks[0], PoolNeck) and necks[0].llf is False and (
-            backbone.fuse_at is not None and 0 <= last < backbone.fuse_at - 1):
+            backbone.num_modules and backbone.fuse_at is not None
+            and backbone.schedule.modules
+            == tuple(range(backbone.fuse_at - 1))):
         warnings.warn(
             'PoolNeck(llf=False) pools what is left, and the backbone with '
-            f'fuse_at={backbone.fuse_at} has its last module after block '
-            f'{last}, as before a fusion: set fuse_at=None in the backbone '
-            'for one more, and leave llf out.')
+            f'fuse_at={backbone.fuse_at} has modules up to block '
+            f'{backbone.fuse_at - 2}, as before a fusion: set fuse_at=None '
+            'in the backbone for one more, and leave llf out.')
 
 
 def _check_heads(backbone: CroprViT, heads: List[StateHead],

@@ -1,4 +1,5 @@
 # Copyright (c) mmcropr contributors.
+import math
 from pathlib import Path
 from typing import Any, Dict
 
@@ -30,13 +31,17 @@ def read(path: str) -> Any:
             f'something else. {type(error).__name__}: {error}') from error
 
 
-def _shapes(path: str, model: nn.Module) -> Dict[str, torch.Size]:
-    """Name -> shape of all weights in a file, as the model will see them."""
+def _shapes(path: str,
+            model: nn.Module,
+            prefix: str = '') -> Dict[str, torch.Size]:
+    """Name -> shape of all weights in a file, as the model will see them;
+    with a prefix, of those that have it."""
     checkpoint = read(path)
+    start = prefix or 'module.'  # what mmengine takes off
     given = {
-        key[7:] if key.startswith('module.') else key: value.shape
+        key[len(start):] if key.startswith(start) else key: value.shape
         for key, value in checkpoint.get('state_dict', checkpoint).items()
-        if hasattr(value, 'shape')
+        if key.startswith(prefix) and hasattr(value, 'shape')
     }
     wrapped = any(key.startswith('detector.') for key in given)
     if 'detector' in model._modules and not wrapped:
@@ -45,11 +50,18 @@ def _shapes(path: str, model: nn.Module) -> Dict[str, torch.Size]:
     return given
 
 
-def _fits(key: str, given: torch.Size, wanted: torch.Size) -> bool:
+def _fits(model: nn.Module, key: str, given: torch.Size,
+          wanted: torch.Size) -> bool:
     """Whether a weight of a file becomes one of the model. CroprViT resamples
-    position embeddings of another image size while it loads."""
-    resampled = key.endswith('vit.pos_embed') and len(given) == 3
-    return given == wanted or resampled and given[2] == wanted[2]
+    position embeddings of another image size, if square, while it loads."""
+    if given == wanted:
+        return True
+    if not key.endswith('vit.pos_embed') or len(given) != 3 or (
+            given[2] != wanted[2]):
+        return False
+    vit = model.get_submodule(key.rpartition('.')[0])
+    patches = given[1] - (wanted[1] - math.prod(vit.patch_embed.grid_size))
+    return patches > 0 and math.isqrt(patches)**2 == patches
 
 
 def _check_most(model: nn.Module, given: Dict[str, torch.Size],
@@ -63,7 +75,7 @@ def _check_most(model: nn.Module, given: Dict[str, torch.Size],
     backbone = {k: v for k, v in wanted.items() if 'backbone.' in k} or wanted
     fit = [
         key for key, shape in backbone.items()
-        if key in given and _fits(key, given[key], shape)
+        if key in given and _fits(model, key, given[key], shape)
     ]
     if 2 * len(fit) <= len(backbone):
         raise ValueError(
@@ -88,27 +100,28 @@ def check_start(model: nn.Module, path: str) -> None:
 
 def check_init(model: nn.Module) -> None:
     """:func:`check_start` for every ``init_cfg`` of type 'Pretrained' in a
-    model.
+    model. A module of a host with its own ``init_weights``, such as Swin's,
+    may rename what it reads and is left to it.
 
     Args:
         model: The model as built, before its ``init_weights``.
     """
     for name, module in model.named_modules():
         cfgs = getattr(module, 'init_cfg', None) or ()
+        starts = getattr(type(module), 'init_weights', None)
+        if getattr(starts, '__module__', '').split('.')[0] not in (
+                'mmengine', 'mmcropr'):
+            continue
         for cfg in [cfgs] if isinstance(cfgs, dict) else cfgs:
-            if cfg.get('type') not in ('Pretrained', 'PretrainedInit'):
+            kind = cfg.get('type')
+            if getattr(kind, '__name__', kind) not in ('Pretrained',
+                                                       'PretrainedInit'):
                 continue
             path, prefix = cfg['checkpoint'], cfg.get('prefix') or ''
             if prefix and not prefix.endswith('.'):
                 prefix += '.'
-            checkpoint = read(path)
-            state = checkpoint.get('state_dict', checkpoint)
-            given = {
-                key[len(prefix):]: value.shape
-                for key, value in state.items()
-                if key.startswith(prefix) and hasattr(value, 'shape')
-            }
-            _check_most(module, given, f'init_cfg of {name or "the model"} '
+            _check_most(module, _shapes(path, module, prefix),
+                        f'init_cfg of {name or "the model"} '
                         f'(checkpoint={path}, prefix={prefix!r})')
 
 
@@ -134,7 +147,7 @@ def check_checkpoint(model: nn.Module, path: str) -> None:
     other = [
         f'{key} {tuple(given[key])} for {tuple(shape)}'
         for key, shape in wanted.items()
-        if key in given and not _fits(key, given[key], shape)
+        if key in given and not _fits(model, key, given[key], shape)
     ]
     wrapped = f'detector.{next(iter(wanted))}' in given
     if missing and wrapped:

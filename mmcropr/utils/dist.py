@@ -1,10 +1,19 @@
 # Copyright (c) mmcropr contributors.
 import gc
 import os
+import warnings
 
 import torch
 from mmengine.config import Config
 from torch import distributed
+
+
+NO_GPU = '''
+
+  NO GPU IN SIGHT: this job of several processes runs on the CPU (gloo).
+  With a GPU in this machine, look at `python tools/check_env.py`: is torch
+  built with CUDA, and CUDA_VISIBLE_DEVICES not empty?
+'''
 
 
 def is_first_process() -> bool:
@@ -18,14 +27,17 @@ def use_cpu_processes(cfg: Config) -> None:
     """Let torchrun's processes work on a machine without a GPU.
 
     mmengine binds every process to a GPU, in the process group and in the
-    model wrapper; here both are made for CPU (gloo) before it does. With a
-    GPU, or without torchrun, nothing happens.
+    model wrapper; here both are made for CPU (gloo) before it does. That is
+    slow, so the first process warns. With a GPU, or without torchrun, nothing
+    happens.
 
     Args:
         cfg: Config of a run, changed in place.
     """
     if cfg.get('launcher') != 'pytorch' or torch.cuda.is_available():
         return
+    if is_first_process():
+        warnings.warn(NO_GPU, stacklevel=2)
     distributed.init_process_group(backend='gloo')
     cfg.setdefault(
         'model_wrapper_cfg',

@@ -3,7 +3,8 @@
 import os
 import pathlib
 import pickle
-from types import SimpleNamespace
+import zipfile
+from types import FunctionType, SimpleNamespace
 from typing import Any, Optional, Union
 from urllib.parse import urlparse
 
@@ -59,9 +60,24 @@ def _statistics_of(owner: Any, name: str) -> Any:
     raise UnsafeCheckpointError(f'getattr of {name!r}')
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):
+    """The one in Python: that in C lets a file set attributes of classes."""
+
+    dispatch = dict(pickle._Unpickler.dispatch)
+
+    def load_build(self) -> None:
+        owner = self.stack[-2]
+        if isinstance(owner, (type, FunctionType)):
+            raise UnsafeCheckpointError(f'a change of {owner.__name__}')
+        super().load_build()
+
+    dispatch[pickle.BUILD[0]] = load_build
 
     def find_class(self, module: str, name: str) -> Any:
+        owner, _, statistic = name.partition('.')
+        if (module, owner) == (HistoryBuffer.__module__, 'HistoryBuffer') and (
+                statistic in STATISTICS):  # as protocol 4 names it
+            return getattr(HistoryBuffer, statistic)
         if module in ('builtins', '__builtin__') and name == 'getattr':
             return _statistics_of
         is_dtype = module == 'torch' and isinstance(
@@ -69,7 +85,8 @@ class _Unpickler(pickle.Unpickler):
         number = getattr(np, name, None) if module == 'numpy' else None
         is_number = isinstance(number, type) and issubclass(
             number, np.generic)
-        is_kind = module == 'numpy.dtypes' and name.endswith('DType')
+        is_kind = module == 'numpy.dtypes' and (
+            name.isidentifier() and name.endswith('DType'))
         if not (name in ALLOWED.get(module, ()) or is_dtype or is_number
                 or is_kind):
             raise UnsafeCheckpointError(f'{module}.{name}')
@@ -84,6 +101,16 @@ def _load(file: Any, **kwargs: Any) -> Any:
 # of more classes on torch 2.1.
 SAFE_PICKLE = SimpleNamespace(
     __name__='mmcropr.utils.loading', Unpickler=_Unpickler, load=_load)
+
+
+def _is_script(path: Union[str, pathlib.Path]) -> bool:
+    """Whether torch would run a file as TorchScript, unpickled or not."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as file:
+        return any(
+            name.rpartition('/')[2] == 'constants.pkl'
+            for name in file.namelist())
 
 
 def load_file(path: Union[str, pathlib.Path],
@@ -103,6 +130,8 @@ def load_file(path: Union[str, pathlib.Path],
     """
     pickle_module = pickle if trust else SAFE_PICKLE
     try:
+        if not trust and _is_script(path):
+            raise UnsafeCheckpointError('TorchScript')
         return torch.load(
             path,
             map_location=map_location,
@@ -136,10 +165,12 @@ def load_safely(trust: bool = False) -> None:
                        model_dir: Optional[str] = None) -> Any:
         folder = model_dir or os.path.join(get_dir(), 'checkpoints')
         path = os.path.join(folder, os.path.basename(urlparse(filename).path))
-        if is_main_process() and not os.path.isfile(path):
-            os.makedirs(folder, exist_ok=True)
-            download_url_to_file(filename, path)
-        barrier()
+        for turn in (is_main_process(), True):
+            # the second is for machines that do not share the folder
+            if turn and not os.path.isfile(path):
+                os.makedirs(folder, exist_ok=True)
+                download_url_to_file(filename, path)
+            barrier()
         return load_file(path, map_location, trust)
 
     # mmengine logs the names of these

@@ -18,7 +18,8 @@ LONG = ('\n---', 'Config:\n', 'Hooks will be executed')
 NOISE = ('Could not import OneDL', 'The prefix is not set in metric class',
          '"FileClient" will be deprecated', '"HardDiskBackend" is the alias',
          'Distributed training is not used')
-WARNINGS = ('Default ``avg_non_ignore`` is False', 'The draw is False')
+WARNINGS = ('Default ``avg_non_ignore`` is False', 'The draw is False',
+            'faster_coco_eval is not installed')
 
 
 class _Short(logging.Filter):

@@ -8,7 +8,8 @@ from typing import Any, Dict, List, Optional
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-# Everything else, such as paths, hooks and workers, may change without a word
+# Everything else, such as paths, workers and hooks other than the curriculum,
+# may change without a word
 WATCHED = ('model', 'optim_wrapper', 'param_scheduler', 'train_cfg',
            'train_dataloader', 'auto_scale_lr')
 UNWATCHED = ('init_cfg', 'pretrained', 'num_workers', 'persistent_workers',
@@ -58,6 +59,14 @@ def _flat(part: Any, place: str = '') -> Dict[str, Any]:
     return result
 
 
+def _curricula(cfg: dict) -> List[dict]:
+    """Hooks that say at which pruning rate an epoch trains."""
+    hooks = [*(cfg.get('default_hooks') or {}).values(),
+             *(cfg.get('custom_hooks') or ())]
+    return [hook for hook in hooks
+            if hook and 'PruningCurriculumHook' in str(hook.get('type'))]
+
+
 def find_changes(meta: dict, cfg: Config) -> List[str]:
     """What the config of a checkpoint's run and that of now train with that
     differs, as ``'name: old -> new'``; nothing where the old one is unknown.
@@ -72,9 +81,11 @@ def find_changes(meta: dict, cfg: Config) -> List[str]:
     texts = (meta['cfg'], cfg.pretty_text)
     sides = [Config.fromstring(text, '.py').to_dict() for text in texts]
     old, new = (
-        _flat({key: side[key]
-               for key in WATCHED if side.get(key) is not None})
-        for side in sides)
+        _flat({
+            **{key: side[key]
+               for key in WATCHED if side.get(key) is not None},
+            'curriculum': _curricula(side)
+        }) for side in sides)
     missing = object()
     changes = []
     for name in [*old, *(key for key in new if key not in old)]:
@@ -115,6 +126,10 @@ def check_resume(checkpoint: Any, path: str, cfg: Config) -> bool:
     """
     needed = ('state_dict', 'meta', 'message_hub', 'optimizer')
     missing = [key for key in needed if key not in checkpoint]
+    missing += [
+        f'meta.{key}' for key in ('epoch', 'iter')
+        if key not in checkpoint.get('meta', {key: None})
+    ]
     if missing:
         raise ValueError(
             f'--resume: {path} has no {", ".join(missing)}, so it is no '

@@ -212,3 +212,18 @@ def test_two_hooks_would_set_one_rate():
 def test_a_model_without_a_backbone_of_ours():
     with pytest.raises(ValueError, match='Linear has no mmcropr.CroprViT'):
         PruningCurriculumHook().before_train(fake_runner(nn.Linear(1, 1)))
+
+
+def test_levels_bound_the_number_of_rates():
+    model = CroprViT(TINY, img_size=64, reducer=dict(
+        type='mmcropr.Random', rate=4, align=1))
+    runner = fake_runner(model)
+    hook, found = PruningCurriculumHook(share=1., levels=3), []
+    runner.max_epochs = 20
+    for runner.epoch in range(20):
+        hook.before_train_iter(runner, 0)
+        found.append(model.progress)
+    assert sorted(set(found)) == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    assert found == sorted(found) and found[-1] == (3, 3)
+    with pytest.raises(ValueError, match='levels must be 1 or more, got 0'):
+        PruningCurriculumHook(levels=0)

@@ -4,8 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
 
 from mmcropr.engine.hooks import FiniteLossHook, NonFiniteLossError
+from tests.utils import tiny_digits_config
 
 
 @pytest.mark.parametrize('bad', [float('nan'), float('inf')])
@@ -33,3 +36,23 @@ def test_finite_losses_and_other_values_pass():
     outputs = dict(loss=torch.ones(()), acc=torch.tensor(float('nan')))
     FiniteLossHook().after_train_iter(None, 0, None, outputs)
     FiniteLossHook().after_train_iter(None, 0, None, None)
+
+
+class BreakLastStep(Hook):
+    """NaN gradients in the last iteration, whose losses are finite."""
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        if runner.iter == runner.max_iters - 1:
+            for parameter in runner.model.decode_head.parameters():
+                parameter.register_hook(lambda grad: grad * float('nan'))
+
+
+def test_weights_that_the_last_step_broke_are_not_saved(digits, tmp_path):
+    cfg = tiny_digits_config(digits, tmp_path / 'run', train_cfg__max_epochs=1)
+    cfg.optim_wrapper.pop('clip_grad', None)
+    runner = Runner.from_cfg(cfg)
+    runner.register_hook(BreakLastStep())
+    with pytest.raises(NonFiniteLossError, match='2 of .* parameters are not '
+                       'finite after iteration 4, .*conv_seg.weight'):
+        runner.train()
+    assert not list((tmp_path / 'run').glob('*.pth'))

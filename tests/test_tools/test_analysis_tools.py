@@ -12,6 +12,7 @@ from tests.utils import ROOT, TINY_EVA, load_tool
 
 flops = load_tool('analysis_tools/get_flops.py')
 benchmark = load_tool('analysis_tools/benchmark.py')
+references = sys.modules['references']
 DIGITS = 'digits-eva_linear_1xb32-15e_digits-scenes-96x96.py'
 CROPR = str(ROOT / f'configs/cropr/cropr-r30_{DIGITS}')
 NONE = str(ROOT / f'configs/no_pruning/{DIGITS}')
@@ -67,7 +68,7 @@ def test_slicing_reference_is_the_same_network():
     image = torch.rand(2, 3, 96, 96)
     with torch.no_grad():
         wanted = backbone(image)[0]
-        found = benchmark.SlicedBackbone(backbone)(image)[0]
+        found = references.SlicedBackbone(backbone)(image)[0]
         none = benchmark.no_pruning(nn.ModuleDict(dict(backbone=backbone)))
         assert not torch.allclose(none.backbone(image)[0], wanted, atol=1e-3)
     assert torch.allclose(found, wanted, atol=1e-5)
@@ -104,14 +105,14 @@ def test_backbone_without_a_neck(tmp_path):
         'linear_macs']
 
 
-DETECTOR = str(ROOT / 'configs/cropr/cropr-early_mask-rcnn_digits-eva_1xb16-'
-               '6e_digits-scenes-96x96.py')
+DETECTOR = str(ROOT / 'configs/cropr/cropr-keep72-24_mask-rcnn_digits-eva_'
+               '1xb16-6e_digits-scenes-96x96.py')
 
 
 def test_counts_of_a_detector():
     """The encoder is that of the segmentor with the same ViT."""
     found, seg = flops.analyse(DETECTOR, (96, 96)), flops.analyse(
-        str(ROOT / f'configs/cropr/cropr-early_{DIGITS}'), (96, 96))
+        str(ROOT / f'configs/cropr/cropr-keep72-24_{DIGITS}'), (96, 96))
     for key in ('linear_macs', 'total_macs', 'params', 'tokens_per_block'):
         assert found[key] == seg[key]
     assert found['model']['params'] > found['params']

@@ -44,6 +44,20 @@ def test_a_loss_that_is_not_finite_ends_training(digits, tmp_path, make,
     assert not list((tmp_path / 'run').glob('*.pth'))
 
 
+def test_losses_of_a_config_of_a_host(digits, tmp_path):
+    """As configs on mmdet's runtime, without the hooks of ours."""
+    cfg = tiny_digits_config(digits, tmp_path / 'run')
+    del cfg.default_hooks['finite_loss']
+    cfg.optim_wrapper = dict(
+        type='OptimWrapper', optimizer=dict(type='SGD', lr=1e38))
+    cfg.param_scheduler = None
+    cfg.dump(tmp_path / 'tiny.py')
+    done = run_tool(sys.executable, 'tools/train.py', tmp_path / 'tiny.py')
+    assert done.returncode == 1
+    assert 'error: not finite in iteration ' in done.stderr
+    assert not list((tmp_path / 'run').glob('*.pth'))
+
+
 @pytest.mark.parametrize('option, message', [
     ('model.decode_head.type=Foo', 'Foo is not in the mmseg::model registry'),
     ('model.backbone.reducer.rate=-1', 'error: .*rate'),

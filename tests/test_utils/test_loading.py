@@ -2,6 +2,7 @@
 """Checkpoints whose pickle would run code, through every way in."""
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from torch import nn
 
 from mmcropr.models.backbones.pretrained import read_checkpoint
 from mmcropr.utils.checkpoint import check_start
-from mmcropr.utils.loading import (UnsafeCheckpointError, load_file,
-                                   load_safely)
+from mmcropr.utils.loading import (SAFE_PICKLE, UnsafeCheckpointError,
+                                   load_file, load_safely)
 from tests.utils import load_tool, run_tool, tiny_digits_config
 
 
@@ -117,3 +118,29 @@ def test_tools_do_not_run_code(evil, digits, tmp_path, way):
     assert '--trust-checkpoint' in done.stderr.splitlines()[-1]
     assert 'Traceback' not in done.stderr
     assert not (tmp_path / 'made').exists()
+
+
+def test_script_is_not_run(tmp_path):
+    """torch.load runs TorchScript whatever unpickles the rest."""
+    torch.jit.script(nn.Linear(1, 1)).save(tmp_path / 'x.pth')
+    with pytest.raises(UnsafeCheckpointError, match='would use TorchScript'):
+        load_file(tmp_path / 'x.pth')
+
+
+@pytest.mark.parametrize('protocol', [2, 4])
+def test_logs_of_any_protocol(tmp_path, protocol):
+    torch.save(dict(log=HistoryBuffer([3.], [1])), tmp_path / 'x.pth',
+               pickle_protocol=protocol)  # yapf: disable
+    assert load_file(tmp_path / 'x.pth')['log'].max() == 3
+
+
+@pytest.mark.parametrize('owner', ['argparse Namespace',
+                                   'torch._utils _rebuild_tensor_v2'])
+def test_classes_and_functions_stay_as_they_are(tmp_path, owner):
+    module, name = owner.split()
+    text = f'c{module}\n{name}\nN}}X\4\0\0\0mineI1\ns\x86b.'
+    (tmp_path / 'x.pth').write_bytes(b'\x80\x02' + text.encode('latin1'))
+    with open(tmp_path / 'x.pth', 'rb') as file:
+        with pytest.raises(UnsafeCheckpointError, match=f'change of {name}'):
+            SAFE_PICKLE.load(file)
+    assert not hasattr(getattr(import_module(module), name), 'mine')

@@ -75,3 +75,23 @@ def test_finished():
 def test_foreign_file():
     with pytest.raises(ValueError, match='x.pth has no meta, message_hub, op'):
         check_resume(dict(state_dict={}), 'x.pth', config())
+
+
+@pytest.mark.parametrize('hooks', ['default_hooks', 'custom_hooks'])
+def test_a_changed_curriculum_is_named(hooks):
+
+    def with_share(share: float) -> Config:
+        hook = dict(type='mmcropr.PruningCurriculumHook', share=share)
+        other = dict(type='LoggerHook', interval=int(10 * share))
+        return config(**{hooks: dict(a=hook, b=other) if 'default' in hooks
+                         else [hook, other]})
+
+    changes = find_changes(content(with_share(.5))['meta'], with_share(.1))
+    assert changes == ['curriculum.0.share: 0.5 -> 0.1']
+
+
+def test_meta_of_something_else():
+    old = content(config())
+    del old['meta']['epoch']
+    with pytest.raises(ValueError, match='x.pth has no meta.epoch, so'):
+        check_resume(old, 'x.pth', config())

@@ -20,7 +20,6 @@ from typing import Any, Dict, List, Optional, Sequence
 import cv2
 import numpy as np
 
-# Also found when a test loads this file by its path.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import digits_drawing as drawing  # noqa: E402
 
@@ -279,17 +278,17 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     add('--digit-size', default=[44, 68], help='digit height, px', **span)
     add('--clutter', type=float, default=0.3, help='amount, 0 to 1')
     add('--seed', type=int, default=0, help='seed of all scenes')
-    kinds = ('polygon', 'rle')
-    add('--masks', choices=kinds, default=kinds[0], help='kind of COCO mask')
+    add('--masks', choices=('polygon', 'rle'), default='polygon', help='COCO')
     add('--overwrite', action='store_true', help='replace an older data set')
     args = parser.parse_args(argv)
     settings = drawing.SceneSettings(*args.size, tuple(args.digits),
                                      tuple(args.digit_size), args.clutter,
                                      args.seed)
-    counts = dict(train=args.num_train, val=args.num_val)
     try:
-        made = make_data_set(args.out.resolve(), settings, counts, args.masks,
-                             args.overwrite)
+        made = make_data_set(
+            args.out.resolve(), settings,
+            dict(train=args.num_train, val=args.num_val), args.masks,
+            args.overwrite)
     except (ValueError, ImportError, OSError) as error:
         parser.error(str(error))
     print(f'digits scenes: {args.num_train} train, {args.num_val} val, '
@@ -298,6 +297,5 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 
 
 if __name__ == '__main__':
-    # unwind as Ctrl-C does, which removes what is half done
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
     main()

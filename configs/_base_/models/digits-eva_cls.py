@@ -8,8 +8,8 @@ model = dict(
         mean=[127.5, 127.5, 127.5],
         std=[127.5, 127.5, 127.5],
         to_rgb=True),
-    backbone=_base_.model.backbone,
-    neck=dict(type='mmcropr.PoolNeck', pool='cls', llf=False),
+    backbone=dict(**_base_.model.backbone, fuse_at=None),
+    neck=dict(type='mmcropr.PoolNeck', pool='cls'),
     head=dict(
         type='LinearClsHead',
         in_channels=96,

@@ -1,6 +1,6 @@
 # AdamW, layer decay 0.9, polynomial to 0 (Token Cropr, ADE20k)
 optim_wrapper = dict(
-    type='OptimWrapper',
+    type='AmpOptimWrapper',
     optimizer=dict(type='AdamW', lr=2e-5, weight_decay=0.05),
     constructor='mmcropr.LayerDecayOptimWrapperConstructor',
     paramwise_cfg=dict(

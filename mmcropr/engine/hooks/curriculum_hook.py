@@ -56,10 +56,13 @@ class PruningCurriculumHook(Hook):
         begin: Part of the run, before it rises, without reduction.
         curve: 'linear', or 'cosine' for the ramp of EViT: the rates of a
             schedule by ``keep_rate`` are then EViT's at every step.
+        levels: The rate rises in so many steps of equal height, at most. Each
+            rate is a shape of its own, which ``torch.compile`` compiles anew;
+            with levels it does so a known number of times.
 
     Raises:
         ValueError: If ``share``, ``begin`` or their sum is not in [0, 1], or
-            ``curve`` is neither.
+            ``curve`` is neither, or ``levels`` is below 1.
     """
 
     priority = 'NORMAL'
@@ -68,7 +71,10 @@ class PruningCurriculumHook(Hook):
                  share: float = 0.5,
                  by_epoch: Optional[bool] = None,
                  begin: float = 0.,
-                 curve: str = 'linear') -> None:
+                 curve: str = 'linear',
+                 levels: Optional[int] = None) -> None:
+        if levels is not None and levels < 1:
+            raise ValueError(f'levels must be 1 or more, got {levels}')
         if not 0 <= share <= 1:
             raise ValueError(f'share must be in [0, 1], got {share}')
         if begin < 0 or begin + share > 1 + 1e-9:
@@ -78,7 +84,7 @@ class PruningCurriculumHook(Hook):
             raise ValueError(f'curve must be one of {", ".join(CURVES)}, got '
                              f'{curve!r}')
         self.share, self.by_epoch = share, by_epoch
-        self.begin, self.curve = begin, curve
+        self.begin, self.curve, self.levels = begin, curve, levels
 
     def before_train(self, runner: Runner) -> None:
         if self.by_epoch and not isinstance(runner.train_loop,
@@ -112,6 +118,9 @@ class PruningCurriculumHook(Hook):
     def _set(self, runner: Runner) -> None:
         step, total = self._position(runner)
         progress = curriculum(step, total, self.share, self.begin, self.curve)
+        if self.levels is not None:
+            done, whole = progress
+            progress = done * self.levels // whole, self.levels
         for backbone in backbones_of(runner.model):
             backbone.set_progress(progress)
 

@@ -78,6 +78,28 @@ def check_size(img_size: Union[int, Sequence[int]]) -> Tuple[int, int]:
     return tuple(sides)
 
 
+def _create(arch: dict, kwargs: dict) -> nn.Module:
+    """The timm model of an ``arch``; its own keywords win."""
+    if 'name' in arch:
+        changes = dict(arch)
+        name = changes.pop('name')
+        check_arch_name(name)
+        if 'distilled' in name:
+            # This class has no other pooling; features are the same.
+            kwargs['global_pool'] = 'token'
+        return timm.create_model(
+            name, pretrained=False, **{**kwargs, **changes})
+    sizes = dict(arch)
+    family = sizes.pop('family', None)
+    missing = {'embed_dim', 'depth', 'num_heads'} - set(sizes)
+    if family not in FAMILIES or missing:
+        raise ValueError(
+            f"arch={arch!r} needs family='vit' or 'eva', embed_dim, depth "
+            'and num_heads, or name=<timm name>; other keys are keywords '
+            'of the timm class.')
+    return FAMILIES[family](**{**kwargs, **sizes})
+
+
 def build_vit(arch: Union[str, dict],
               img_size: Tuple[int, int],
               patch_size: Optional[int] = None,
@@ -117,27 +139,8 @@ def build_vit(arch: Union[str, dict],
         dynamic_img_size=True)
     if patch_size is not None:
         kwargs['patch_size'] = patch_size
-    if isinstance(arch, str):
-        arch = dict(name=arch)
-    if 'name' in arch:
-        changes = dict(arch)
-        name = changes.pop('name')
-        check_arch_name(name)
-        if 'distilled' in name:
-            # This class has no other pooling; features are the same.
-            kwargs['global_pool'] = 'token'
-        vit = timm.create_model(
-            name, pretrained=False, **{**kwargs, **changes})
-    else:
-        sizes = dict(arch)
-        family = sizes.pop('family', None)
-        missing = {'embed_dim', 'depth', 'num_heads'} - set(sizes)
-        if family not in FAMILIES or missing:
-            raise ValueError(
-                f"arch={arch!r} needs family='vit' or 'eva', embed_dim, depth "
-                'and num_heads, or name=<timm name>; other keys are keywords '
-                'of the timm class.')
-        vit = FAMILIES[family](**{**kwargs, **sizes})
+    arch = dict(name=arch) if isinstance(arch, str) else arch
+    vit = _create(arch, kwargs)
     check_plain(vit, arch)
     patch = vit.patch_embed.patch_size
     if any(size % p for size, p in zip(img_size, patch)):

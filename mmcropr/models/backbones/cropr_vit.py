@@ -2,22 +2,21 @@
 from functools import partial
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmcropr.registry import MODELS
 from mmcropr.structures import FeatureMaps, Route, TokenState
 
-from ..reducers.base import TokenReducer
 from ..reducers.amounts import Progress
+from ..reducers.base import TokenReducer
 from ..reducers.build import ReducerConfig, Sizes, build_reducers
 from ..reducers.schedule import PruningSchedule
-from .arch import build_vit, check_size, trunk_class
-from .pretrained import load_pretrained, resample_pos_embed
+from .arch import trunk_class
+from .timm_backbone import TimmBackbone
 
 
 @MODELS.register_module()
-class CroprViT(BaseModule):
+class CroprViT(TimmBackbone):
     """A plain timm ViT with a token reducer after its blocks.
 
     Order: embed, block, reducer, block, reducer, ... Weights of the ViT are
@@ -77,34 +76,28 @@ class CroprViT(BaseModule):
                  reducer: Optional[ReducerConfig] = None,
                  out_type: str = 'featmap',
                  out_indices: Union[int, Sequence[int]] = -1,
-                 pretrained: Union[bool, str, None] = False,
+                 pretrained: Union[bool, str, dict, None] = False,
                  drop_path_rate: float = 0.,
                  frozen_stages: int = -1,
                  with_cp: bool = False,
                  fuse_at: Optional[int] = -1,
                  init_cfg: Union[dict, List[dict], None] = None) -> None:
-        super().__init__(init_cfg)
+        super().__init__(arch, img_size, patch_size, in_channels, pretrained,
+                         drop_path_rate, frozen_stages, init_cfg)
         if out_type not in ('featmap', 'tokens'):
             raise ValueError(f"out_type must be 'featmap' or 'tokens', got "
                              f'{out_type!r}')
-        size = check_size(img_size)
-        self.arch, self.pretrained = arch, pretrained
-        self.in_channels, self.out_type = in_channels, out_type
-        self.vit = build_vit(arch, size, patch_size, in_channels,
-                             drop_path_rate)
-        depth = len(self.vit.blocks)
-        self.fuse_at = self._check_fuse_at(fuse_at, depth)
+        self.out_type = out_type
+        self.fuse_at = self._check_fuse_at(fuse_at, len(self.vit.blocks))
         self.trunk = trunk_class(self.vit)(
             self.vit, with_cp, fuses=self.fuse_at is not None)
         self.out_indices = self._check_indices(out_indices)
-        self.frozen_stages = self._check_stages(frozen_stages)
         self._progress: Progress = (1, 1)
         self.schedule: Optional[PruningSchedule] = None
         self.reducers = nn.ModuleList()
         if reducer is not None:
             self._build_reducers(reducer)
-        self._register_load_state_dict_pre_hook(self._resample_pos_embed)
-        self._freeze()
+        self.freeze(max(self.out_indices))
 
     def _check_indices(self, indices: Union[int, Sequence[int]]) -> tuple:
         indices = (indices, ) if isinstance(indices, int) else tuple(indices)
@@ -118,12 +111,6 @@ class CroprViT(BaseModule):
                              f'only; out_indices={indices} needs '
                              "out_type='featmap'.")
         return resolved
-
-    def _check_stages(self, stages: int) -> int:
-        if not -1 <= stages <= self.trunk.depth:
-            raise ValueError(f'frozen_stages must be from -1 to '
-                             f'{self.trunk.depth}, got {stages}')
-        return stages
 
     def _check_fuse_at(self, fuse_at: Optional[int],
                        depth: int) -> Optional[int]:
@@ -298,73 +285,9 @@ class CroprViT(BaseModule):
                 'its reached() must say what it does.')
         return state
 
-    def init_weights(self) -> None:
-        """Load the pretrained weights, then whatever ``init_cfg`` says."""
-        if self.pretrained and not self._is_init:
-            load_pretrained(self.vit, self.pretrained, str(self.arch),
-                            self.in_channels)
-        super().init_weights()
-
-    def _freeze(self) -> None:
-        vit, last = self.vit, max(self.out_indices)
-        # Blocks behind the last map have no part in anything.
-        vit.blocks[last + 1:].requires_grad_(False)
-        if last < self.trunk.depth - 1:
-            vit.norm.requires_grad_(False)
-        if self.frozen_stages < 0:
-            return
-        parts = [vit.patch_embed, vit.norm_pre]
-        parts += vit.blocks[:self.frozen_stages]
-        if getattr(vit, 'rope', None) is not None:
-            parts.append(vit.rope)  # learned frequencies in some models
-        for part in parts:
-            part.eval()
-            part.requires_grad_(False)
-        for parameter in vit.parameters(recurse=False):
-            parameter.requires_grad_(False)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, value)
-        if name == 'vit' and 'trunk' in self.__dict__:
-            self.trunk.vit = value  # whoever wraps the ViT means all of it
-
-    def train(self, mode: bool = True) -> 'CroprViT':
-        super().train(mode)
-        self._freeze()
-        return self
-
-    def get_layer_depth(self,
-                        param_name: str,
-                        prefix: str = '') -> Tuple[int, int]:
-        """Depth of a parameter for layer-wise learning rate decay.
-
-        Args:
-            param_name: Full name of the parameter.
-            prefix: What precedes the name inside this backbone.
-
-        Returns:
-            Depth and number of depths: embeddings 0, block i has i + 1, all
-            else, the reducers included, the last.
-        """
-        num_layers = self.trunk.depth + 2
-        name = param_name[len(prefix):]
-        if name.startswith('vit.blocks.'):
-            return int(name.split('.')[2]) + 1, num_layers
-        if name.startswith(('vit.norm.', 'reducers.')):
-            return num_layers - 1, num_layers
-        if name.startswith('vit.'):
-            return 0, num_layers
-        return num_layers - 1, num_layers
-
     def fold_queries(self) -> None:
         """Fold the queries of every reducer into one, for deployment: scores
         stay as they are; ``num_queries=1`` then describes the model."""
         for reducer in self.reducers:
             if hasattr(reducer, 'fold'):
                 reducer.fold()
-
-    def _resample_pos_embed(self, state_dict: dict, prefix: str,
-                            *args: Any) -> None:
-        """Resample position embeddings of a checkpoint of another size."""
-        resample_pos_embed(state_dict, f'{prefix}vit.pos_embed', self.vit,
-                           self.trunk.num_prefix)

@@ -51,27 +51,40 @@ class CroprMultiLabelHead(AuxiliaryHead):
                 label outside the classes.
         """
         self._check_queries(self.routes_of(state)[0].logits.shape[1])
-        rows = [self._present(sample) for sample in batch_data_samples]
-        return torch.stack(rows).to(state.x.device)
+        device = state.x.device
+        labels, images, there = [], [], []
+        for number, sample in enumerate(batch_data_samples):
+            instances = sample.gt_instances
+            labels.append(instances.labels.to(device))
+            images.append(torch.full_like(labels[-1], number))
+            there.append(self._have_area(instances, labels[-1]))
+        labels, images, there = map(torch.cat, (labels, images, there))
+        outside = (labels < 0) | (labels >= self.num_classes)
+        if outside.any():  # one look per batch: a GPU has to be waited for
+            raise ValueError(self._outside(batch_data_samples))
+        present = there.new_zeros(len(batch_data_samples), self.num_classes)
+        present = present.index_put((images, labels), there, accumulate=True)
+        return (present > 0).to(there.dtype)
 
-    def _present(self, sample: Any) -> Tensor:
-        instances = sample.gt_instances
-        labels = instances.labels
-        if len(labels) and not 0 <= int(labels.min()) <= int(
-                labels.max()) < self.num_classes:
-            raise ValueError(
-                f'labels {sorted(set(labels.tolist()))} of '
-                f'{getattr(sample, "img_path", "an image")} are not all in 0 '
-                f'.. {self.num_classes - 1}: the auxiliary head has '
-                f'num_classes={self.num_classes}.')
-        if 'bboxes' in instances:
-            boxes = instances.bboxes
-            boxes = getattr(boxes, 'tensor', boxes)
-            if boxes.shape[-1] == 4:  # corners; rotated boxes have 5 numbers
-                sides = boxes[:, 2:] - boxes[:, :2]
-                labels = labels[(sides > 0).all(1)]
-        present = torch.zeros(self.num_classes, device=labels.device)
-        return present.index_fill(0, labels, 1.)
+    @staticmethod
+    def _have_area(instances: Any, labels: Tensor) -> Tensor:
+        """1 for every object with a box of some area, or no box, else 0."""
+        boxes = getattr(instances, 'bboxes', None)
+        boxes = getattr(boxes, 'tensor', boxes)
+        if boxes is None or boxes.shape[-1] != 4:  # rotated ones have 5
+            return torch.ones_like(labels, dtype=torch.float32)
+        sides = boxes[:, 2:] - boxes[:, :2]
+        return (sides > 0).all(1).to(labels.device, torch.float32)
+
+    def _outside(self, samples: list) -> str:
+        for sample in samples:
+            labels = sample.gt_instances.labels
+            if ((labels < 0) | (labels >= self.num_classes)).any():
+                return (
+                    f'labels {sorted(set(labels.tolist()))} of '
+                    f'{getattr(sample, "img_path", "an image")} are not all '
+                    f'in 0 .. {self.num_classes - 1}: the auxiliary head has '
+                    f'num_classes={self.num_classes}.')
 
     @staticmethod
     def _check_queries(queries: int) -> None:

@@ -1,5 +1,5 @@
 # Copyright (c) mmcropr contributors.
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import torch
 from mmseg.registry import MODELS as MMSEG_MODELS
@@ -99,8 +99,19 @@ class CroprSegHead(AuxiliaryHead):
                        targets: Tensor) -> Dict[str, Tensor]:
         logits = logits.transpose(1, 2).unflatten(2, targets.shape[1:])
         name = getattr(self.loss_decode, 'loss_name', 'loss_ce')
-        return {
-            name:
-            self.loss_decode(
-                logits, targets, ignore_index=self.ignore_index)
-        }
+        loss = self.loss_decode(
+            logits,
+            targets,
+            avg_factor=self._labelled(targets),
+            ignore_index=self.ignore_index)
+        return {name: loss}
+
+    def _labelled(self, targets: Tensor) -> Optional[Tensor]:
+        """Number of labelled patches, where the loss would count them for
+        itself: as a number of Python's, for which a GPU has to be waited for
+        in every module."""
+        loss = self.loss_decode
+        counts = getattr(loss, 'avg_non_ignore', False) and not isinstance(
+            getattr(loss, 'class_weight', None), (list, tuple))
+        return (targets != self.ignore_index).sum() if counts and getattr(
+            loss, 'reduction', '') == 'mean' else None

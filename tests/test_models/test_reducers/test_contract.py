@@ -6,90 +6,14 @@ import torch
 
 from mmcropr.models import CroprViT, LLFNeck
 from mmcropr.registry import MODELS
-from mmcropr.structures import Decision, Merge, Mix, Route
-from tests.utils import REDUCERS, TINY, TINY_EVA, randomise_layer_scale
-
-ARCHS = {
-    'vit': TINY,
-    'deit3': dict(TINY, init_values=1e-5, no_embed_class=True),
-    'dinov2': dict(
-        TINY, init_values=1e-5, reg_tokens=4, no_embed_class=True),
-    'eva': TINY_EVA,
-}
-SIZE = (64, 96)  # 4 x 6 patches
-KEEP = [20, 14]
-
-
-def build(reducer, arch='vit', **options):
-    torch.manual_seed(0)
-    if reducer is not None:
-        schedule = dict(align=1, modules=[1, 2])
-        schedule.setdefault('keep', KEEP)
-        reducer = {**schedule, 'type': f'mmcropr.{reducer}', **options}
-        if 'rate' in options:
-            del reducer['keep']
-    model = CroprViT(
-        ARCHS[arch], img_size=SIZE, patch_size=16, reducer=reducer)
-    randomise_layer_scale(model.vit)
-    return model.eval()
-
-
-def images(batch=2):
-    torch.manual_seed(1)
-    return torch.rand(batch, 3, *SIZE)
-
-
-def tokens(model, image):
-    """State before the last block."""
-    model.out_type = 'tokens'
-    return model(image)
+from mmcropr.structures import Decision, Route
+from tests.utils import REDUCERS, TINY_EVA
+from tests.contract import (ARCHS, SIZE, KEEP, build, images, tokens, walk,
+                            check_places)
 
 
 def test_the_registry_is_searched():
     assert {'Cropr', 'Random', 'ToMe', 'SiT', 'DPCKNN'} <= set(REDUCERS)
-
-
-def walk(model, image):
-    """State before the last block, and for every reducer the patches that it
-    got and which of them each patch of the grid was in."""
-    seen, handles = [], []
-
-    def look(module, args):
-        state, length = args
-        seen.append((state.patches.clone(), state.trace()[0],
-                     state.x[:, :state.num_prefix].clone(), length))
-
-    def look_after(module, args, state):
-        assert state.length == seen[-1][3]
-        assert state.x[:, :state.num_prefix].equal(seen[-1][2]), (
-            'prefix tokens are never mixed with patches')
-
-    for reducer in model.reducers:
-        handles += [reducer.register_forward_pre_hook(look),
-                    reducer.register_forward_hook(look_after)]
-    state = tokens(model, image)
-    for handle in handles:
-        handle.remove()
-    return state, seen
-
-
-def check_places(state, seen):
-    """Every patch is in one current token or left at one module, and what is
-    restored in its place is that token, as it is or as it left."""
-    slots, removed = state.trace()
-    full, index = state.full()[:, state.num_prefix:], state.raster_index()
-    assert index.shape == (len(full), state.num_current)
-    assert 0 <= index.min() and index.max() < 24
-    assert ((slots >= 0) == (removed < 0)).all()
-    if any(isinstance(step, Mix) for step in state.steps):
-        return
-    for image in range(len(full)):
-        for place, slot in enumerate(slots[image].tolist()):
-            patches, number = state.patches, slot
-            if slot < 0:
-                patches, before, *_ = seen[removed[image, place]]
-                number = before[image, place]
-            assert full[image, place].equal(patches[image, number])
 
 
 @pytest.mark.parametrize('arch', ARCHS)
@@ -117,51 +41,6 @@ def test_restoration_of_mixtures(name):
     share = mixed.weights / mixed.weights.sum(1, keepdim=True)
     torch.testing.assert_close(state.full()[:, state.num_prefix:],
                                share.transpose(1, 2) @ state.patches)
-
-
-# Pairs that are wrong in any case, and why: patches that were decided against
-# are still there; places that fill up belong to no patch
-MERGERS = ['EViT'] + [
-    name for name in REDUCERS if {Merge, Mix} & set(MODELS.get(name).makes)]
-REFUSED = {('DynamicViT', name) for name in REDUCERS if name != 'DynamicViT'}
-REFUSED |= {('ATS', name) for name in MERGERS}
-
-
-@pytest.mark.parametrize('second', REDUCERS)
-@pytest.mark.parametrize('first', REDUCERS)
-def test_pairs(first, second):
-    """Two methods in one model do what each does alone, or are refused."""
-    torch.manual_seed(0)
-    reducer = [
-        dict(type=f'mmcropr.{name}', keep=[length], modules=[block], align=1)
-        for name, length, block in ((first, 20, 1), (second, 14, 2))]
-    if (first, second) in REFUSED:
-        with pytest.raises(ValueError, match=f'{second} cannot work after '
-                           f'block 2.* cannot follow .*: '):
-            CroprViT(TINY, img_size=SIZE, reducer=reducer)
-        return
-    model = CroprViT(TINY, img_size=SIZE, patch_size=16, reducer=reducer)
-    assert [type(r).__name__ for r in model.reducers] == [first, second]
-    assert model.lengths() == KEEP
-    with torch.no_grad():
-        state, seen = walk(model.eval(), images())
-        check_places(state, seen)
-        assert state.size is None or (
-            second in ('PatchMerger', 'SiT', 'Sinkhorn')
-            or state.size.shape == state.x.shape[:2])
-        if not any(r.draws for r in model.reducers):
-            alone = [tokens(model, image[None]) for image in images()]
-            together = torch.cat([s.full() for s in alone])
-            torch.testing.assert_close(
-                state.full(), together, rtol=1e-4, atol=1e-5)
-    model.out_type = 'featmap'
-    maps = model.train()(images())
-    (maps[0] * torch.rand(32, 4, 6)).sum().backward()
-    for key, parameter in model.named_parameters():
-        kind = model.reducers[int(key.split('.')[1])] if (
-            key.startswith('reducers')) else None
-        learns = getattr(kind, 'leaves', None) is not Route
-        assert (parameter.grad is not None) == learns, key
 
 
 @pytest.mark.parametrize('arch', ARCHS)

@@ -1,4 +1,5 @@
-# EVA-02-L with a linear decode head, without token reduction
+# A plain ViT at 512 px with a linear decode head, without token reduction;
+# configs add the backbone's arch and what it wants
 model = dict(
     type='EncoderDecoder',
     data_preprocessor=dict(
@@ -12,19 +13,10 @@ model = dict(
         test_cfg=dict(size=(512, 512))),
     backbone=dict(
         type='mmcropr.CroprViT',
-        arch='eva02_large_patch14_224.mim_m38m',
         img_size=512,
-        patch_size=16,
-        drop_path_rate=0.2,
         out_type='tokens',
         pretrained=True),
     neck=dict(type='mmcropr.LLFNeck'),
-    decode_head=dict(
-        type='mmcropr.LinearHead',
-        in_channels=1024,
-        num_classes=150,
-        # As timm starts the head of EVA-02: 0.001 of the usual
-        init_cfg=dict(
-            type='TruncNormal', std=2e-5, override=dict(name='conv_seg'))),
+    decode_head=dict(type='mmcropr.LinearHead', num_classes=150),
     train_cfg=dict(),
     test_cfg=dict(mode='whole'))

@@ -1,8 +1,8 @@
 _base_ = '../no_pruning/vit-l_8xb128-amp-50e_in1k-224.py'
 model = dict(
     backbone=dict(
+        fuse_at=None,
         reducer=dict(
             type='mmcropr.PatchMerger',
             keep=[136, 96, 64],
-            modules=[5, 11, 17])),
-    neck=dict(llf=False))
+            modules=[5, 11, 17])))

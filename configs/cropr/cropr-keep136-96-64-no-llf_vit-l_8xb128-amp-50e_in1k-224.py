@@ -1,10 +1,10 @@
 _base_ = '../no_pruning/vit-l_8xb128-amp-50e_in1k-224.py'
 model = dict(
     backbone=dict(
+        fuse_at=None,
         reducer=dict(
             type='mmcropr.Cropr',
             keep=[136, 96, 64],
             modules=[5, 11, 17],
             num_queries=1)),
-    neck=dict(llf=False),
     head=dict(type='mmcropr.CroprClsHead', num_modules=3))

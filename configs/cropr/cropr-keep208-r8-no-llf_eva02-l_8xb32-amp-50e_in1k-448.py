@@ -3,10 +3,10 @@
 _base_ = '../no_pruning/eva02-l_8xb32-amp-50e_in1k-448.py'
 model = dict(
     backbone=dict(
+        fuse_at=None,
         reducer=dict(
             type='mmcropr.Cropr',
             keep=list(range(208, 40, -8)),
             modules=list(range(2, 23)),
             num_queries=1)),
-    neck=dict(llf=False),
     head=dict(type='mmcropr.CroprClsHead', num_modules=21))

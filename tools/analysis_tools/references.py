@@ -1,0 +1,75 @@
+# Copyright (c) mmcropr contributors.
+"""What a speed is compared with: no pruning, and ideal slicing."""
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmcropr.models import CroprViT, LLFNeck
+from mmcropr.models.backbones.arch import trunk_class
+from mmcropr.structures import FeatureMaps
+
+
+class SlicedBackbone(nn.Module):
+    """A CroprViT that keeps the first tokens at every module, unscored.
+
+    A plain loop over the same blocks, with views in place of selection and a
+    concatenation in place of restoration: nothing of the token state's
+    machinery, so that its cost shows in the ratio.
+    """
+
+    def __init__(self, backbone: CroprViT) -> None:
+        super().__init__()
+        self.vit = backbone.vit
+        self.trunk = trunk_class(self.vit)(self.vit)
+        self.in_channels = backbone.in_channels
+        self.schedule = backbone.schedule
+
+    def forward(self, image: Tensor) -> FeatureMaps:
+        state = self.trunk.embed(image)
+        lengths = self.schedule.lengths(state.grid)
+        plan = dict(zip(self.schedule.modules, lengths))
+        mixed = getattr(self.vit, 'rope_mixed', False)
+        x, left, last = state.x, [], len(self.vit.blocks) - 1
+        for number, block in enumerate(self.vit.blocks):
+            if number == last and left:
+                x = torch.cat([x, *reversed(left)], dim=1)
+            rope = state.origin.rope
+            if rope is not None:
+                rope = rope[number] if mixed else rope
+                rope = rope[..., :x.shape[1] - state.num_prefix, :]
+            x = block(x) if rope is None else block(x, rope)
+            if number in plan:
+                left.append(x[:, plan[number]:])
+                x = x[:, :plan[number]]
+        return FeatureMaps([state.to_map(self.vit.norm(x))], state)
+
+
+def _with(module: nn.Module, **parts: Any) -> nn.Module:
+    """Copy of a module that shares all weights, with some parts replaced."""
+    twin = copy.copy(module)
+    twin._modules = dict(module._modules)
+    for name, part in parts.items():
+        setattr(twin, name, part)
+    return twin
+
+
+def no_pruning(model: nn.Module) -> nn.Module:
+    """The same model without its reducers."""
+    backbone = _with(
+        model.backbone, reducers=nn.ModuleList(), schedule=None,
+        trunk=trunk_class(model.backbone.vit)(model.backbone.vit))
+    return _with(model, backbone=backbone)
+
+
+def ideal_slicing(model: nn.Module) -> nn.Module:
+    """The same model with its reducers replaced by slices."""
+    parts = dict(backbone=SlicedBackbone(model.backbone))
+    neck = getattr(model, 'neck', None)
+    if isinstance(neck, LLFNeck):
+        parts['neck'] = nn.Identity()
+    elif isinstance(neck, nn.Sequential):
+        parts['neck'] = nn.Sequential(
+            *(n for n in neck if not isinstance(n, LLFNeck)))
+    return _with(model, **parts)
