@@ -15,7 +15,7 @@ def load(method: str) -> dict:
 
 def check(found: torch.Tensor, wanted: torch.Tensor, tolerance: float = 2e-5,
           what: str = '') -> None:
-    """Equal in the mixed measure of ZOO.md."""
+    """Equal in the mixed measure of compared_methods.md."""
     assert found.shape == wanted.shape, (what, found.shape, wanted.shape)
     error = ((found - wanted).abs() / (1 + wanted.abs())).max()
     assert error < tolerance, (what, error)

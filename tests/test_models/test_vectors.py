@@ -1,5 +1,5 @@
 # Copyright (c) mmcropr contributors.
-"""Against numbers of the authors' implementation (METHOD.md, section 8)."""
+"""Against numbers of the authors' implementation (method.md)."""
 import pytest
 import torch
 from mmengine.registry import MODELS, init_default_scope

@@ -40,7 +40,7 @@ def test_command(source, tmp_path, monkeypatch, capsys):
 
 
 def multi_head(state: dict) -> dict:
-    """A checkpoint of the multi-head form (METHOD.md, sections 1 and 8)."""
+    """A checkpoint of the multi-head form (method.md, reference numbers)."""
     torch.manual_seed(0)
     for key, value in list(state.items()):
         if key.endswith('cross_attn.queries'):

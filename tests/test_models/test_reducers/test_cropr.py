@@ -9,7 +9,7 @@ from tests.utils import TINY, TINY_EVA, make_state
 
 
 def unfolded(reducer: Cropr, state: TokenState) -> torch.Tensor:
-    """Scores of METHOD.md, section 1: over all queries, prefix cut off."""
+    """Scores as in method.md, the module: over all queries, prefix cut off."""
     logits = reducer.queries @ state.x.transpose(1, 2)
     return logits.sum(1)[:, state.num_prefix:]
 

@@ -4,14 +4,15 @@ import pytest
 import torch
 
 from mmcropr.models import CroprViT
-from mmcropr.structures import Route
+from mmcropr.registry import MODELS
+from mmcropr.structures import Merge, Mix, Route
 from tests.utils import REDUCERS, TINY
 from tests.contract import SIZE, KEEP, images, tokens, walk, check_places
 
 # Pairs that are wrong in any case, and why: patches that were decided against
 # are still there; places that fill up belong to no patch
-MERGERS = ['DPCKNN', 'EViT', 'KMedoids', 'PatchMerger', 'SiT', 'Sinkhorn',
-           'ToMe']
+MERGERS = ['EViT'] + [
+    name for name in REDUCERS if {Merge, Mix} & set(MODELS.get(name).makes)]
 REFUSED = {('DynamicViT', name) for name in REDUCERS if name != 'DynamicViT'}
 REFUSED |= {('ATS', name) for name in MERGERS}
 

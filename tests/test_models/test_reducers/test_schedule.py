@@ -106,7 +106,7 @@ def test_rates_per_module():
 
 
 def test_slope():
-    """The example of ZOO.md, section 1, and a constant."""
+    """The example of compared_methods.md (ToMe), and a constant."""
     assert sloped_rates(13, -1, 12) == [
         26, 23, 21, 18, 16, 14, 11, 9, 7, 4, 2, 0]
     assert sloped_rates(13, 1, 3) == [0, 13, 26]
@@ -125,7 +125,7 @@ def test_slope():
     (0.25, [49, 12, 3]), (1, [196, 196, 196]),
 ])  # yapf: disable
 def test_keep_rate(rate, left):
-    """The table of ZOO.md, section 0."""
+    """The table of docs/en/advanced_guides/compared_methods.md."""
     options = dict(modules=[2, 5, 8], align=1)
     schedule = PruningSchedule(12, (14, 14), 1, keep_rate=rate, **options)
     assert schedule.lengths() == [n + 1 for n in left]
@@ -146,7 +146,7 @@ def test_keep_rate(rate, left):
 
 def test_progress_floors_the_rate():
     schedule = PruningSchedule(**LARGE, rate=40, align=1)
-    epochs = 32  # of 64; METHOD.md, section 3
+    epochs = 32  # of 64; method.md, curriculum
     for epoch, share in enumerate(np.linspace(0, 40, epochs)):
         rate = int(np.floor(share))
         wanted = [1024 - rate * (i + 1) for i in range(22)]
