@@ -26,6 +26,7 @@ class EViT(TokenReducer):
         init_cfg: As of every mmengine module.
     """
 
+    makes = (Merge, )
     reads_attention = needs_class_token = needs_gradient = True
     stage = 'attention'
 

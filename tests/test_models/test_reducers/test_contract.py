@@ -24,7 +24,7 @@ def test_lengths_places_and_map(name, arch):
     model, image = build(name, arch), images()
     with torch.no_grad():
         state, seen = walk(model, image)
-        assert [length for *_, length in seen] == KEEP
+        assert [length for *_, length, _ in seen] == KEEP
         check_places(state, seen)
         model.out_type = 'featmap'
         maps = model(image)
