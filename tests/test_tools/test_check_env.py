@@ -1,4 +1,5 @@
 # Copyright (c) mmcropr contributors.
+import os
 import sys
 from types import SimpleNamespace
 
@@ -55,3 +56,54 @@ def test_check_env_tells_the_remedy(tmp_path):
     assert done.returncode == 1
     assert 'PROBLEM: mmcv 2.3.6 has no working compiled ops' in done.stdout
     assert 'MMCV_WITH_OPS=1 pip install' in done.stdout
+
+
+def pretend_gpu(monkeypatch, error=None):
+    """torch that sees a GPU; tensors on it are those of the CPU, or raise."""
+    def cuda(self):
+        if error:
+            raise RuntimeError(error)
+        return self
+
+    tool = load_tool('check_env.py')
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.Tensor, 'cuda', cuda)
+    monkeypatch.setattr(tool, 'device', lambda: 'NVIDIA A100')
+    return tool
+
+
+def test_ops_without_cuda_are_broken_on_a_gpu_node(monkeypatch, capsys):
+    """Made on a login node, used on a GPU node."""
+    error = 'nms_impl: implementation for device cuda:0 not found.'
+    tool = pretend_gpu(monkeypatch, error)
+    monkeypatch.setattr(tool, 'cuda_of_ops', lambda: '')
+    with pytest.raises(SystemExit) as end:
+        tool.main()
+    out = capsys.readouterr().out
+    assert end.value.code == 1 and 'mmcv ops     BROKEN' in out
+    assert 'has ops for the CPU only, and they do not work on the GPU' in out
+    assert error in out and 'FORCE_CUDA=1 MMCV_WITH_OPS=1' in out
+
+
+@pytest.mark.parametrize('cuda, kind', [
+    ('13.0', 'for CUDA 13.0'), ('', 'for the CPU only')])
+def test_check_env_says_what_ops_are_for(cuda, kind, monkeypatch, capsys):
+    tool = pretend_gpu(monkeypatch)
+    monkeypatch.setattr(tool, 'cuda_of_ops', lambda: cuda)
+    with pytest.raises(SystemExit) as end:
+        tool.main()
+    assert end.value.code == 0
+    assert f'load and work, {kind}\n' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('status, cuda, unseen', [
+    (0, None, True), (9, None, False), (0, '13.0', False)])
+def test_a_gpu_that_torch_was_not_built_for(status, cuda, unseen, tmp_path,
+                                            monkeypatch):
+    smi = tmp_path / 'nvidia-smi'
+    smi.write_text(f'#!/bin/sh\nexit {status}\n')
+    smi.chmod(0o755)
+    monkeypatch.setenv('PATH', f'{tmp_path}{os.pathsep}{os.environ["PATH"]}')
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    monkeypatch.setattr(torch.version, 'cuda', cuda)
+    assert load_tool('check_env.py').unseen_gpu() is unseen

@@ -1,6 +1,7 @@
 # Copyright (c) mmcropr contributors.
 """What of the set-up can be tested without installing anything."""
 import ast
+import json
 import os
 import signal
 import subprocess
@@ -83,6 +84,32 @@ def test_target_of_this_machine(monkeypatch):
         monkeypatch.delenv('TORCH_CUDA_ARCH_LIST')
         with pytest.raises(SystemExit, match='FORCE_CUDA=1 without a GPU'):
             wheel.find_target(PYTHON)
+
+
+@pytest.mark.parametrize('target, told, wanted', [
+    (CPU, ['2.3.6', '', ''], True),
+    (CPU, ['2.3.5', '', ''], False),
+    (CPU, ['2.3.6', 'ImportError: libtorch', ''], False),
+    (GPU, ['2.3.6', '', '13.0'], True),
+    (GPU, ['2.3.6', '', ''], False),
+    (GPU, ['2.3.6', 'no kernel image is available', ''], False),
+    (GPU._replace(gpus=False), ['2.3.6', '', '13.0'], False),
+])
+def test_installed_ops_are_kept_if_they_work_here(target, told, wanted,
+                                                  monkeypatch):
+    monkeypatch.setattr(wheel, 'output', lambda cmd: json.dumps(told))
+    assert wheel.is_installed(PYTHON, REQUIREMENT, target) is wanted
+
+
+def test_installed_ops_are_tried_on_the_gpu(tmp_path):
+    """... which a wheel for another GPU does not survive."""
+    (tmp_path / 'check_env.py').write_text(
+        'def load(name):\n    return "2.3.6", ""\n'
+        'def check_ops():\n    return ""\n'
+        'def check_ops_on_gpu():\n    return "no kernel image"\n'
+        'def cuda_of_ops():\n    return "13.0"\n')
+    text = wheel.output([PYTHON, '-c', wheel.INSTALLED, tmp_path])
+    assert json.loads(text) == ['2.3.6', 'no kernel image', '']
 
 
 @pytest.mark.parametrize('release, message', [

@@ -3,7 +3,7 @@
 import argparse
 import json
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 import torch
 from mmengine.config import Config
@@ -11,6 +11,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from mmcropr.models import CroprViT
 from mmcropr.utils.build import (Encoder, WholeModel, build_for_inference,
                                  plain_model)
 from mmcropr.utils.files import written_whole
@@ -45,19 +46,20 @@ def count_macs(module: nn.Module, shape: tuple) -> Dict[str, int]:
 
 
 def tokens_per_block(backbone: nn.Module, grid: tuple,
-                     llf: bool = True) -> List[int]:
+                     fuse_at: Optional[int]) -> List[int]:
     """Length of the sequence that every block processes, prefix included;
-    with Last Layer Fusion the last block has all of them."""
+    from block ``fuse_at`` on all of them."""
     trunk = backbone.trunk
     full = grid[0] * grid[1] + trunk.num_prefix
     left = dict(
         zip(backbone.schedule.modules, backbone.lengths(grid))
     ) if backbone.schedule else {}
     lengths, now = [], full
-    for block in range(trunk.depth - 1):
+    for block in range(trunk.depth):
+        now = full if block == fuse_at else now
         lengths.append(now)
         now = left.get(block, now)
-    return lengths + [full if llf else now]
+    return lengths
 
 
 def analyse(config: str, shape: tuple) -> Dict[str, Any]:
@@ -68,16 +70,23 @@ def analyse(config: str, shape: tuple) -> Dict[str, Any]:
         shape: Height and width of the image in pixels.
     """
     model = build_for_inference(config)
-    backbone, image = model.backbone, (1, model.backbone.in_channels, *shape)
+    backbone = getattr(model, 'backbone', None)
+    if not isinstance(backbone, CroprViT):
+        raise SystemExit(
+            f'the backbone of {config} is {type(backbone).__name__}; this '
+            'tool counts models with a mmcropr.CroprViT (of one without a '
+            'reducer, too), the get_flops.py of its host all others.')
+    image = (1, backbone.in_channels, *shape)
     patch = backbone.trunk.patch_size
     grid = tuple(-(-size // p) for size, p in zip(shape, patch))
-    llf = getattr(getattr(model, 'neck', None), 'llf', True)
+    no_llf = getattr(getattr(model, 'neck', None), 'llf', None) is False
+    fuse_at = None if no_llf else backbone.fuse_at
     result = dict(
         config=config,
         shape=list(shape),
         params=sum(p.numel() for p in Encoder(model).parameters()),
         **count_macs(Encoder(model), image),
-        tokens_per_block=tokens_per_block(backbone, grid, llf))
+        tokens_per_block=tokens_per_block(backbone, grid, fuse_at))
     result['model'] = dict(
         params=sum(p.numel() for p in model.parameters()))
     whole = WholeModel(model)
@@ -98,7 +107,7 @@ def main() -> None:
     shape = args.shape
     if shape is None:
         model = plain_model(Config.fromfile(args.config).model)
-        size = model.backbone.img_size
+        size = model.backbone.get('img_size', 224)
         shape = (size, size) if isinstance(size, int) else size
     if min(shape) < 1:
         parser.error(f'--shape must be positive, got {tuple(shape)}')

@@ -24,16 +24,16 @@ class SlicedBackbone(nn.Module):
         self.vit = backbone.vit
         self.trunk = trunk_class(self.vit)(self.vit)
         self.in_channels = backbone.in_channels
-        self.schedule = backbone.schedule
+        self.schedule, self.fuse_at = backbone.schedule, backbone.fuse_at
 
     def forward(self, image: Tensor) -> FeatureMaps:
         state = self.trunk.embed(image)
         lengths = self.schedule.lengths(state.grid)
         plan = dict(zip(self.schedule.modules, lengths))
         mixed = getattr(self.vit, 'rope_mixed', False)
-        x, left, last = state.x, [], len(self.vit.blocks) - 1
+        x, left = state.x, []
         for number, block in enumerate(self.vit.blocks):
-            if number == last and left:
+            if number == self.fuse_at and left:
                 x = torch.cat([x, *reversed(left)], dim=1)
             rope = state.origin.rope
             if rope is not None:

@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from mmcropr.models.checks import find_backbone
+from mmcropr.models.checks import backbones_of
 from mmcropr.registry import HOOKS
 
 
@@ -42,8 +42,8 @@ def draw_pruning_map(image: np.ndarray, removed: np.ndarray,
 class PruningMapHook(Hook):
     """Draw which patches were pruned, and when, in validation and test.
 
-    Pictures go to ``<out_dir>/<image name>.png``. Without a reducer nothing
-    is drawn, nor where the model sees an image in several windows or views.
+    Pictures go to ``<out_dir>/<image name>.png``. Without a reducer, or
+    a CroprViT at all, nothing is drawn, nor where the model sees an image in several windows or views.
 
     Args:
         num_images: Pictures per validation or test run.
@@ -64,10 +64,11 @@ class PruningMapHook(Hook):
         self._handle: Any = None
 
     def _start(self, runner: Runner) -> None:
-        backbone = find_backbone(runner.model)
+        backbone = next(
+            (b for b in backbones_of(runner.model) if b.num_modules), None)
         self._drawn, self._removed = 0, []
-        self._num_modules = backbone.num_modules
-        if self._num_modules and is_main_process():
+        if backbone is not None and is_main_process():
+            self._num_modules = backbone.num_modules
             self._handle = backbone.register_forward_hook(self._remember)
 
     def _remember(self, module: nn.Module, args: Any, output: Any) -> None:
