@@ -28,7 +28,7 @@ SIZE = 64
 
 def shrink_backbone(backbone: ConfigDict) -> None:
     """The same architecture with a width of 32, 6 blocks and 64 px images;
-    the schedule becomes a few patches off each of the 4 modules."""
+    the schedule becomes a few patches off each of 4 modules."""
     arch = backbone.arch
     if not isinstance(arch, str) and 'name' not in arch:
         arch = {**arch, 'embed_dim': 32, 'depth': 6, 'num_heads': 2}
@@ -49,12 +49,21 @@ def shrink_backbone(backbone: ConfigDict) -> None:
     backbone.arch = ConfigDict(arch)
     backbone.update(img_size=SIZE, patch_size=patch, pretrained=False)
     backbone.pop('init_cfg', None)
-    if backbone.get('reducer'):
+    reducers = reducers_of(backbone)
+    for number, reducer in enumerate(reducers):
         for key in SCHEDULE_KEYS:
-            backbone.reducer.pop(key, None)
-        backbone.reducer.update(rate=2 if patch == 16 else 12, align=1)
-        if backbone.reducer.get('num_queries', 1) > 1:
-            backbone.reducer.num_queries = (SIZE // patch)**2
+            reducer.pop(key, None)
+        count = 4 // len(reducers)
+        reducer.update(
+            rate=2 if patch == 16 else 12, align=1,
+            modules=list(range(number * count, (number + 1) * count)))
+        if reducer.get('num_queries', 1) not in (1, 'image'):
+            reducer.num_queries = 'patch'
+
+
+def reducers_of(backbone: ConfigDict) -> list:
+    found = backbone.get('reducer') or []
+    return found if isinstance(found, list) else [found]
 
 
 def shrink(cfg: Config) -> ConfigDict:
@@ -73,7 +82,9 @@ def shrink(cfg: Config) -> ConfigDict:
 
 def shrink_auxiliary(model: ConfigDict) -> None:
     if 'num_modules' in model.get('auxiliary_head', {}):
-        model.auxiliary_head.update(in_channels=32, num_modules=4)
+        backbone = model.get('detector', model).backbone
+        model.auxiliary_head.update(
+            in_channels=32, num_modules=4 // len(reducers_of(backbone)))
 
 
 def shrink_detector(cfg: Config) -> ConfigDict:
