@@ -113,8 +113,13 @@ def test_what_mmdet_reads_is_not_refused(cfg, change):
     check_annotations(cfg, 'train_dataloader')
 
 
-def test_unlabelled_images(cfg):
-    edit(cfg, lambda content: content.pop('annotations'))
+@pytest.mark.parametrize('change', [
+    lambda c: c.pop('annotations'), lambda c: c['annotations'].clear()])
+def test_no_annotation(cfg, change):
+    edit(cfg, change)
+    with pytest.raises(ValueError, match='nothing to learn from'):
+        check_annotations(cfg, 'train_dataloader')
+    cfg.train_dataloader.dataset.test_mode = True
     check_annotations(cfg, 'train_dataloader')
 
 
