@@ -34,7 +34,7 @@ def class_of(cfg: Config, dataset: dict) -> Optional[type]:
         return here.get(kind)
 
 
-def _downloads(cfg: Config, dataset: dict) -> bool:
+def downloads(cfg: Config, dataset: dict) -> bool:
     """Whether a data set fetches its files itself (CIFAR10, MNIST)."""
     kind = class_of(cfg, dataset)
     return kind is not None and dataset.get('download', True) and (
@@ -69,7 +69,7 @@ def check_data(cfg: Config, *loaders: str) -> None:
         for dataset in datasets_of(cfg.get(loader)):
             _check_names(dataset, loader)
             root = dataset.get('data_root') or ''
-            if '://' in root or _downloads(cfg, dataset):
+            if '://' in root or downloads(cfg, dataset):
                 continue
             given = dataset.get('data_prefix') or {}  # mmpretrain: a string
             prefixes = [given] if isinstance(given, str) else given.values()
@@ -93,7 +93,7 @@ def check_data(cfg: Config, *loaders: str) -> None:
             + ' '.join(f'{name}.dataset.data_root=DIR' for name in loaders))
 
 
-def check_annotations(cfg: Config, loader: str) -> None:
+def check_annotations(cfg: Config, loader: str, few: bool = True) -> None:
     """Say what the data of a loader would do to a run before it begins.
 
     mmdet trains on what is left of COCO annotations without a word; each kind
@@ -104,6 +104,7 @@ def check_annotations(cfg: Config, loader: str) -> None:
     Args:
         cfg: Config of a run.
         loader: Name such as ``'train_dataloader'``.
+        few: Look at a few samples, too.
 
     Raises:
         ValueError: If a file is no COCO annotation file, nothing would be
@@ -113,10 +114,10 @@ def check_annotations(cfg: Config, loader: str) -> None:
     for dataset in datasets_of(cfg.get(loader)):
         _check_coco(dataset)
         kind = class_of(cfg, dataset)
-        if kind is None or _downloads(cfg, dataset):
+        if kind is None or downloads(cfg, dataset):
             continue
         check_classes(cfg, loader, kind, dataset)
-        found = scan(cfg, kind, dataset, few=True)
+        found = scan(cfg, kind, dataset, few=True) if few else {}
         if found:
             raise ValueError(
                 f'{loader}: {"; ".join(as_lines(found))}. '

@@ -56,7 +56,7 @@ def check_classes(cfg: Config, loader: str, kind: type,
         ValueError: If a head has fewer classes than the data.
     """
     built = _build(cfg, kind, dataset)
-    classes = built.metainfo.get('classes') if built else None
+    classes = None if built is None else built.metainfo.get('classes')
     if not classes or isinstance(classes, str):
         return
     for key, number in head_classes(cfg.get('model')):
