@@ -4,6 +4,7 @@
 Exit code 1 says that something would stop a run or be wrong in it.
 """
 import argparse
+import sys
 from typing import Any, Iterable
 
 from mmengine import track_iter_progress
@@ -17,7 +18,7 @@ from mmcropr.utils.samples import as_lines, scan
 
 def progress(samples: list) -> Iterable[Any]:
     """The samples, with mmengine's progress bar."""
-    yield from track_iter_progress(samples)
+    yield from track_iter_progress(samples, file=sys.stdout)
     print()
 
 

@@ -87,6 +87,11 @@ def scan(cfg: Config, kind: type, dataset: dict, few: bool = False,
     built = _build(cfg, kind, dataset)
     if built is None:
         return found
+    if not dataset.get('ann_file'):  # hosts leave them out of a listing
+        for folder in filter(os.path.isdir, built.data_prefix.values()):
+            found['broken links'] += _broken_links(folder)
+        if not found['broken links']:
+            del found['broken links']
     samples = list(built.load_data_list())
     if not samples:
         folder = (built.data_prefix or {}).get('img_path', '')
@@ -114,6 +119,16 @@ def scan(cfg: Config, kind: type, dataset: dict, few: bool = False,
 def _spread(samples: list, number: int) -> list:
     """At most ``number`` samples, from all over the list."""
     return samples[::max(-(-len(samples) // number), 1)]
+
+
+def _broken_links(folder: str) -> List[str]:
+    broken = []
+    for entry in os.scandir(folder):
+        if entry.is_dir():
+            broken += _broken_links(entry.path)
+        elif entry.is_symlink() and not os.path.exists(entry.path):
+            broken.append(f'{entry.path} -> {os.readlink(entry.path)}')
+    return broken
 
 
 def _suffixes(folder: Any) -> str:

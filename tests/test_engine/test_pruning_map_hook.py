@@ -1,8 +1,11 @@
 # Copyright (c) mmcropr contributors.
+from types import SimpleNamespace
+
 import mmcv
 import numpy as np
 import pytest
 from mmengine.runner import Runner
+from torch import nn
 
 from mmcropr.engine import PruningMapHook
 from mmcropr.engine.hooks.pruning_map_hook import draw_pruning_map
@@ -45,6 +48,16 @@ def test_nothing_to_draw_without_reducer(digits, tmp_path):
     cfg.model.backbone.reducer, cfg.model.auxiliary_head = None, None
     Runner.from_cfg(cfg).test()
     assert not (tmp_path / 'pruning_maps').exists()
+
+
+def test_model_without_a_backbone_of_ours(tmp_path):
+    hook = PruningMapHook()
+    runner = SimpleNamespace(model=nn.Linear(1, 1), work_dir=str(tmp_path))
+    for _ in range(2):
+        hook.before_val_epoch(runner)
+        hook.after_val_iter(runner, 0, dict(inputs=[]), [])
+        hook.after_val_epoch(runner)
+    assert not list(tmp_path.iterdir())
 
 
 def test_bad_number():
