@@ -1,25 +1,55 @@
 # Copyright (c) mmcropr contributors.
-import json
+import inspect
 import logging
-from collections import defaultdict
 from pathlib import Path
-from typing import Any, Dict, Iterator, List
+from typing import Any, Iterator, Optional
 
-from mmengine import list_from_file
 from mmengine.config import Config
 from mmengine.logging import print_log
+from mmengine.registry import DATASETS
+
+from mmcropr.utils.coco import (boxes_outside, broken_annotations, classes_of,
+                                read_coco)
+from mmcropr.utils.samples import as_lines, check_classes, scan
 
 
-def _datasets(cfg: Any) -> Iterator[dict]:
+def datasets_of(cfg: Any) -> Iterator[dict]:
     """All data set configs inside a data loader's, wrapped ones too."""
     if isinstance(cfg, (list, tuple)):
         for item in cfg:
-            yield from _datasets(item)
+            yield from datasets_of(item)
     elif isinstance(cfg, dict):
         if 'data_root' in cfg or 'ann_file' in cfg:
             yield cfg
         for key in ('dataset', 'datasets'):
-            yield from _datasets(cfg.get(key))
+            yield from datasets_of(cfg.get(key))
+
+
+def class_of(cfg: Config, dataset: dict) -> Optional[type]:
+    """Class of a data set config; None where the hosts do not know it."""
+    kind = dataset.get('type')
+    if isinstance(kind, type) or kind is None:
+        return kind
+    with DATASETS.switch_scope_and_registry(cfg.get('default_scope')) as here:
+        return here.get(kind)
+
+
+def downloads(cfg: Config, dataset: dict) -> bool:
+    """Whether a data set fetches its files itself (CIFAR10, MNIST)."""
+    kind = class_of(cfg, dataset)
+    return kind is not None and dataset.get('download', True) and (
+        'download' in inspect.signature(kind.__init__).parameters)
+
+
+def _check_names(dataset: dict, loader: str) -> None:
+    """Raise where ``classes`` is a name instead of a tuple of names."""
+    given = (dataset.get('metainfo') or {}).get('classes')
+    if isinstance(given, str) and not ('://' in given
+                                       or Path(given).is_file()):
+        raise ValueError(
+            f'classes={given!r} in {loader}.dataset.metainfo is neither a '
+            'tuple of names nor a file with a name per line. One class is a '
+            f'tuple with a comma: classes=({given!r}, )')
 
 
 def check_data(cfg: Config, *loaders: str) -> None:
@@ -32,12 +62,14 @@ def check_data(cfg: Config, *loaders: str) -> None:
 
     Raises:
         FileNotFoundError: Naming every folder that is missing or empty.
+        ValueError: If the names of classes are a string, but no file.
     """
     missing = []
     for loader in loaders:
-        for dataset in _datasets(cfg.get(loader)):
+        for dataset in datasets_of(cfg.get(loader)):
+            _check_names(dataset, loader)
             root = dataset.get('data_root') or ''
-            if '://' in root:
+            if '://' in root or downloads(cfg, dataset):
                 continue
             given = dataset.get('data_prefix') or {}  # mmpretrain: a string
             prefixes = [given] if isinstance(given, str) else given.values()
@@ -61,93 +93,58 @@ def check_data(cfg: Config, *loaders: str) -> None:
             + ' '.join(f'{name}.dataset.data_root=DIR' for name in loaders))
 
 
-def check_annotations(cfg: Config, loader: str) -> None:
-    """Say what mmdet will leave out of the COCO annotations of a data loader.
+def check_annotations(cfg: Config, loader: str, few: bool = True) -> None:
+    """Say what the data of a loader would do to a run before it begins.
 
-    It trains on the rest without a word: boxes without area and categories
-    outside the classes go unseen. Here each kind is logged, with its number
-    and the first places.
+    mmdet trains on what is left of COCO annotations without a word; each kind
+    of what it leaves out is logged, with its number and the first places.
+    Classes of model and data are compared, and of the samples a few are read
+    (``tools/check_data.py`` reads all).
 
     Args:
         cfg: Config of a run.
         loader: Name such as ``'train_dataloader'``.
+        few: Look at a few samples, too.
 
     Raises:
-        ValueError: If a file is no COCO annotation file, or nothing would be
-            left of it.
+        ValueError: If a file is no COCO annotation file, nothing would be
+            left of it, labels do not fit the model, or samples are missing,
+            unreadable or do not fit together.
     """
-    for dataset in _datasets(cfg.get(loader)):
-        file = Path(
-            dataset.get('data_root') or '', dataset.get('ann_file') or '')
-        kind = dataset.get('type')
-        name = getattr(kind, '__name__', str(kind)).split('.')[-1]
-        if name != 'CocoDataset' or not file.is_file():
+    for dataset in datasets_of(cfg.get(loader)):
+        _check_coco(dataset)
+        kind = class_of(cfg, dataset)
+        if kind is None or downloads(cfg, dataset):
             continue
-        broken = _broken_annotations(file, _classes(dataset))
-        for kind, places in broken.items():
-            print_log(
-                f'{file}: {len(places)} annotations {kind} are left out: '
-                f'{"; ".join(places[:3])}{"; ..." if places[3:] else ""}',
-                'current', logging.WARNING)
+        check_classes(cfg, loader, kind, dataset)
+        found = scan(cfg, kind, dataset, few=True) if few else {}
+        if found:
+            raise ValueError(
+                f'{loader}: {"; ".join(as_lines(found))}. '
+                'tools/check_data.py looks at every file.')
 
 
-def _classes(dataset: dict) -> tuple:
-    """Names of the classes of a data set config."""
-    given = (dataset.get('metainfo') or {}).get('classes')
-    if isinstance(given, str):  # a file with a name per line
-        return tuple(list_from_file(given))
-    if given:
-        return tuple(given)
-    from mmdet.datasets import CocoDataset
-    return tuple(CocoDataset.METAINFO['classes'])
-
-
-def _broken_annotations(file: Path, classes: tuple) -> Dict[str, List[str]]:
-    """Kind of defect -> annotations that have it, as text."""
-    try:
-        content = json.loads(file.read_text())
-        if 'annotations' not in content:
-            return {}  # unlabelled images
-        known = {c['id']: c['name'] for c in content['categories']}
-        sizes = {
-            image['id']: (image['width'], image['height'], image['file_name'])
-            for image in content['images']
-        }
-        boxes = [(a['id'], a['image_id'], a['category_id'], a['bbox'],
-                  a['area']) for a in content['annotations']]
-        odd = [box for box in boxes if len(box[3]) != 4]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f'{file} is no COCO annotation file: {type(error).__name__} '
-            f'{error}. It needs images, categories and annotations with id, '
-            'image_id, category_id, bbox and area.') from error
-    if odd:
-        raise ValueError(
-            f'{file}: {len(odd)} annotations have no box of four numbers, the '
-            f'first is id {odd[0][0]} with bbox {odd[0][3]}.')
-    found: Dict[str, List[str]] = defaultdict(list)
-    for number, image, category, (x, y, w, h), area in boxes:
-        if image not in sizes:
-            found['of unlisted images'].append(f'id {number}, image {image}')
-            continue
-        width, height, name = sizes[image]
-        inner = (min(x + w, width) - max(x, 0),
-                 min(y + h, height) - max(y, 0))
-        where = f'id {number} in {name}'
-        if known.get(category) not in classes:
-            found['with a category outside the classes'].append(
-                f'{where} has category {category}')
-        elif min(*inner, area) <= 0 or min(w, h) < 1:
-            found['without area (at least 1 x 1 px inside the image)'].append(
-                f'{where} has box {[x, y, w, h]}')
-    if boxes and sum(map(len, found.values())) == len(boxes):
-        counts = ', '.join(f'{len(v)} {kind}' for kind, v in found.items())
-        raise ValueError(
-            f'{file} has no usable annotation: {counts}. Its annotations have '
-            f'category ids {sorted({box[2] for box in boxes})[:5]}, its '
-            f'categories are {dict(list(known.items())[:5])}, the classes of '
-            f'the config (metainfo) {list(classes[:5])}.')
-    return found
+def _check_coco(dataset: dict) -> None:
+    """Log what is odd in the annotation file of a CocoDataset."""
+    file = Path(dataset.get('data_root') or '', dataset.get('ann_file') or '')
+    kind = dataset.get('type')
+    name = getattr(kind, '__name__', str(kind)).split('.')[-1]
+    if name != 'CocoDataset' or not file.is_file():
+        return
+    if not (dataset.get('test_mode') or read_coco(file)[2]):
+        raise ValueError(f'{file} has no annotation: nothing to learn from.')
+    found = {
+        f'{kind} are left out': places for kind, places in broken_annotations(
+            file, classes_of(dataset)).items()
+    }
+    outside = boxes_outside(file)
+    if outside:
+        found['reach out of their image'] = outside
+    for kind, places in found.items():
+        print_log(
+            f'{file}: {len(places)} annotations {kind}: '
+            f'{"; ".join(places[:3])}{"; ..." if places[3:] else ""}',
+            'current', logging.WARNING)
 
 
 def check_start_files(cfg: Config) -> None:

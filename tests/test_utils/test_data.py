@@ -1,12 +1,16 @@
 # Copyright (c) mmcropr contributors.
 import json
+import shutil
+from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 
 from mmcropr.utils.data import check_annotations, check_data, check_start_files
-from tests.utils import tiny_detector_config
+from tests.utils import tiny_detector_config, tiny_digits_config
 
 
 @pytest.fixture
@@ -104,17 +108,22 @@ def test_other_datasets_pass():
 
 
 @pytest.mark.parametrize('change', [
-    lambda d: d.update(type='CocoPanopticDataset'),
     lambda d: d.update(type=CocoDataset),
-    lambda d: d.update(data_root=None),
+    lambda d: d.update(data_root=None, data_prefix=dict(
+        img=str(Path(d.data_root, d.data_prefix.img)))),
 ])
 def test_what_mmdet_reads_is_not_refused(cfg, change):
     change(cfg.train_dataloader.dataset)
     check_annotations(cfg, 'train_dataloader')
 
 
-def test_unlabelled_images(cfg):
-    edit(cfg, lambda content: content.pop('annotations'))
+@pytest.mark.parametrize('change', [
+    lambda c: c.pop('annotations'), lambda c: c['annotations'].clear()])
+def test_no_annotation(cfg, change):
+    edit(cfg, change)
+    with pytest.raises(ValueError, match='nothing to learn from'):
+        check_annotations(cfg, 'train_dataloader')
+    cfg.train_dataloader.dataset.test_mode = True
     check_annotations(cfg, 'train_dataloader')
 
 
@@ -153,3 +162,124 @@ def test_teacher_of_a_run(tmp_path):
         check_start_files(cfg)
     path.touch()
     check_start_files(cfg)
+
+
+@pytest.mark.parametrize('change, message', [
+    (lambda c: [n.update(bbox=[n['bbox'][0], n['bbox'][1],
+                               n['bbox'][0] + n['bbox'][2],
+                               n['bbox'][1] + n['bbox'][3]])
+                for n in c['annotations']], 'look like x1, y1, x2, y2'),
+    (lambda c: c['annotations'][2]['bbox'].__setitem__(1, float('nan')),
+     '1 annotations have a box that is not finite'),
+])
+def test_boxes_of_no_use(cfg, change, message):
+    edit(cfg, change)
+    with pytest.raises(ValueError, match=message):
+        check_annotations(cfg, 'train_dataloader')
+
+
+def test_boxes_over_the_edge(cfg, capsys):
+    edit(cfg, lambda c: c['annotations'][0].update(bbox=[40, 40, 30, 20]))
+    check_annotations(cfg, 'train_dataloader')
+    assert '1 annotations reach out' in capsys.readouterr().out
+
+
+def test_one_class_without_a_comma(cfg):
+    cfg.train_dataloader.dataset.metainfo = dict(classes=('zero'))
+    with pytest.raises(ValueError, match=r"classes=\('zero', \)"):
+        check_data(cfg, 'train_dataloader')
+
+
+@pytest.mark.parametrize('data', ['CIFAR10', 'MNIST'])
+def test_data_that_download_themselves(tmp_path, data):
+    dataset = dict(type=f'mmpretrain.{data}', data_root=str(tmp_path / 'x'))
+    cfg = Config(dict(loader=dict(dataset=dataset)))
+    check_data(cfg, 'loader')
+    check_annotations(cfg, 'loader')
+    cfg.loader.dataset.download = False
+    with pytest.raises(FileNotFoundError):
+        check_data(cfg, 'loader')
+
+
+@pytest.fixture
+def scenes(digits, tmp_path):
+    """Config of segmentors over files that may be edited."""
+    shutil.copytree(digits, tmp_path / 'digits')
+    return tiny_digits_config(tmp_path / 'digits', tmp_path / 'run')
+
+
+def paths(cfg):
+    data = cfg.train_dataloader.dataset
+    root = Path(data.data_root)
+    return (sorted((root / data.data_prefix.img_path).iterdir()),
+            sorted((root / data.data_prefix.seg_map_path).iterdir()))
+
+
+def link(cfg):
+    path = paths(cfg)[0][1]
+    path.unlink()
+    path.symlink_to('gone.png')
+
+
+def write(index, change):
+    def act(cfg):
+        path = str(paths(cfg)[1][index])
+        cv2.imwrite(path, change(cv2.imread(path, cv2.IMREAD_UNCHANGED)))
+    return act
+
+
+@pytest.mark.parametrize('change, message', [
+    (link, 'broken links: .*-> gone.png'),
+    (lambda c: paths(c)[0][2].write_bytes(b'no image'),
+     '1 unreadable files: .*png'),
+    (lambda c: paths(c)[1][2].write_bytes(b'no image'),
+     '1 unreadable files: .*png'),
+    (lambda c: paths(c)[1][2].unlink(),
+     '1 files missing .seg_map_path; there: 15 .png'),
+    (lambda c: c.train_dataloader.dataset.update(seg_map_suffix='.tif'),
+     '16 files missing .seg_map_path; there: 16 .png'),
+    (lambda c: c.train_dataloader.dataset.update(img_suffix='.jpg'),
+     'end in .jpg .img_suffix.*16 .png'),
+    (write(3, lambda x: np.full_like(x, 77)),
+     r'1 label maps outside of 0 to \d+: .* has \[77\]'),
+    (write(3, lambda x: x[:32]), '1 label maps of another size'),
+])
+def test_samples_of_segmentation(scenes, change, message):
+    check_annotations(scenes, 'train_dataloader')
+    change(scenes)
+    with pytest.raises(ValueError, match=message):
+        check_annotations(scenes, 'train_dataloader')
+
+
+def test_ignored_pixels_are_no_labels(scenes):
+    write(0, lambda x: np.full_like(x, 255))(scenes)
+    check_annotations(scenes, 'train_dataloader')
+
+
+def test_classes_of_model_and_data(scenes, capsys):
+    head = scenes.model.decode_head
+    number = head.num_classes
+    head.num_classes = number + 3
+    check_annotations(scenes, 'train_dataloader')
+    assert (f'model.decode_head.num_classes={number + 3}, but '
+            'train_dataloader.dataset') in capsys.readouterr().out
+    head.num_classes = number - 1
+    with pytest.raises(ValueError, match=f'has {number} classes'):
+        check_annotations(scenes, 'train_dataloader')
+
+
+@pytest.mark.parametrize('label', [1, 2, -1])
+def test_labels_of_images(digits, tmp_path, label):
+    file = tmp_path / 'list.txt'
+    file.write_text(f'000000.png 0\n000001.png {label}\n')
+    dataset = dict(
+        type='mmpretrain.CustomDataset', data_root=str(digits),
+        data_prefix='images/train', ann_file=str(file))
+    cfg = Config(dict(
+        default_scope='mmpretrain', loader=dict(dataset=dataset),
+        model=dict(head=dict(num_classes=2))))
+    if label == 1:
+        check_annotations(cfg, 'loader')
+        return
+    with pytest.raises(ValueError, match=f'labels outside of 0 to 1: {label}'):
+        check_annotations(cfg, 'loader')

@@ -42,8 +42,9 @@ def draw_pruning_map(image: np.ndarray, removed: np.ndarray,
 class PruningMapHook(Hook):
     """Draw which patches were pruned, and when, in validation and test.
 
-    Pictures go to ``<out_dir>/<image name>.png``. Without a reducer, or
-    a CroprViT at all, nothing is drawn, nor where the model sees an image in several windows or views.
+    Pictures go to ``<out_dir>/<image name>.png``. Without a reducer, or a
+    CroprViT at all, nothing is drawn, nor where the model sees an image in
+    several windows or views.
 
     Args:
         num_images: Pictures per validation or test run.
