@@ -3,6 +3,7 @@
 an iteration, evaluates and deploys as the page says, only smaller."""
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Dict, List
 
@@ -83,16 +84,19 @@ def commands_with(page: str, word: str) -> List[str]:
 def trained(project, shell) -> Dict[str, Path]:
     """Work folders of all three, trained by the commands of their pages. The
     config that ran takes the place of the larger one."""
-    folders = {}
+    jobs = []
     for name, page in PAGES.items():
         file, = (b for b in blocks(page, 'python')
                  if b.startswith(f'# {name}.py\n'))
         (project / f'{name}.py').write_text(file)
         command, = commands_with(page, f'train.py {name}.py')
         options = ' '.join(f"'{o}'" for o in ALL + SMALLER[name])
-        shell(f'{command.split("#")[0]} --cfg-options {options}')
-        folders[name] = project / 'work_dirs' / name
-        shutil.copy(folders[name] / f'{name}.py', project)
+        jobs.append(f'{command.split("#")[0]} --cfg-options {options}')
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(shell, jobs))
+    folders = {name: project / 'work_dirs' / name for name in PAGES}
+    for name, folder in folders.items():
+        shutil.copy(folder / f'{name}.py', project)
     return folders
 
 
