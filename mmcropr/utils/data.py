@@ -111,8 +111,10 @@ def check_annotations(cfg: Config, loader: str, few: bool = True) -> None:
             left of it, labels do not fit the model, or samples are missing,
             unreadable or do not fit together.
     """
-    for dataset in datasets_of(cfg.get(loader)):
-        _check_coco(dataset)
+    datasets = list(datasets_of(cfg.get(loader)))
+    for dataset in datasets:
+        # Semi-supervised training has unlabelled images beside others
+        _check_coco(dataset, labelled=len(datasets) == 1)
         kind = class_of(cfg, dataset)
         if kind is None or downloads(cfg, dataset):
             continue
@@ -124,7 +126,7 @@ def check_annotations(cfg: Config, loader: str, few: bool = True) -> None:
                 'tools/check_data.py looks at every file.')
 
 
-def _check_coco(dataset: dict) -> None:
+def _check_coco(dataset: dict, labelled: bool) -> None:
     """Log what is odd in the annotation file of a CocoDataset."""
     file = Path(dataset.get('data_root') or '', dataset.get('ann_file') or '')
     kind = dataset.get('type')
@@ -132,7 +134,10 @@ def _check_coco(dataset: dict) -> None:
     if name != 'CocoDataset' or not file.is_file():
         return
     if not (dataset.get('test_mode') or read_coco(file)[2]):
-        raise ValueError(f'{file} has no annotation: nothing to learn from.')
+        text = f'{file} has no annotation: nothing to learn from.'
+        if labelled:
+            raise ValueError(text)
+        print_log(text, 'current', logging.WARNING)
     found = {
         f'{kind} are left out': places for kind, places in broken_annotations(
             file, classes_of(dataset)).items()

@@ -127,6 +127,20 @@ def test_no_annotation(cfg, change):
     check_annotations(cfg, 'train_dataloader')
 
 
+def test_unlabelled_images_beside_others(cfg, tmp_path, capsys):
+    """Semi-supervised training: said, not refused."""
+    labelled = cfg.train_dataloader.dataset
+    root = Path(labelled.data_root)
+    content = json.loads((root / labelled.ann_file).read_text())
+    content['annotations'] = []
+    (tmp_path / 'none.json').write_text(json.dumps(content))
+    unlabelled = dict(labelled, ann_file=str(tmp_path / 'none.json'))
+    cfg.train_dataloader.dataset = dict(
+        type='ConcatDataset', datasets=[labelled, unlabelled])
+    check_annotations(cfg, 'train_dataloader', few=False)
+    assert 'none.json has no annotation' in capsys.readouterr().out
+
+
 def test_classes_in_a_file(cfg, tmp_path, capsys):
     names = tmp_path / 'classes.txt'
     names.write_text('\n'.join(cfg.train_dataloader.dataset.metainfo.classes))
