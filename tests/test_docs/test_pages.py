@@ -29,6 +29,7 @@ RUN = {
     'python tools/train.py': 'tests/test_tools/test_train_and_test.py',
     'python tools/test.py': 'tests/test_tools/test_train_and_test.py',
     'python tools/check_env.py': 'tests/test_tools/test_check_env.py',
+    'python tools/check_data.py': 'tests/test_tools/test_check_data.py',
     'python tools/dataset_converters/digits_scenes.py':
     'tests/test_tools/test_digits_scenes.py',
     'python tools/model_converters/official_cropr.py':
