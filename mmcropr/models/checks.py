@@ -84,8 +84,8 @@ def _owners(model: nn.Module) -> Iterator[Tuple[nn.Module, nn.Module]]:
     for owner in modules:
         if isinstance(owner._modules.get('backbone'), CroprViT):
             yield owner, next(
-                m for m in modules if len(backbones_of(m)) == 1
-                and any(part is owner for part in m.modules()))
+                (m for m in modules if len(backbones_of(m)) == 1
+                 and any(part is owner for part in m.modules())), owner)
 
 
 def _check_necks(owner: nn.Module, backbone: CroprViT) -> None:
@@ -93,6 +93,7 @@ def _check_necks(owner: nn.Module, backbone: CroprViT) -> None:
     if backbone.out_type == 'tokens':
         check_neck(neck)
     necks = list(neck) if isinstance(neck, nn.Sequential) else [neck]
+    necks = necks or [None]
     takers = [n for n in necks if getattr(n, 'takes_tokens', False)]
     kind = type(owner).__name__
     if takers and backbone.out_type == 'featmap':
@@ -109,8 +110,8 @@ def _check_necks(owner: nn.Module, backbone: CroprViT) -> None:
         raise ValueError(
             f'PoolNeck gives one vector per image, the {dense} of {kind} '
             "reads maps: use neck=dict(type='mmcropr.LLFNeck').")
-    if not dense and hasattr(owner, 'head') and len(necks) == 1 and isinstance(
-            necks[0], LLFNeck):
+    reads_vectors = not dense and getattr(owner, 'head', None) is not None
+    if reads_vectors and len(necks) == 1 and isinstance(necks[0], LLFNeck):
         raise ValueError(
             f'LLFNeck gives a map, the head of {kind} reads one vector per '
             "image: use neck=dict(type='mmcropr.PoolNeck').")

@@ -265,7 +265,8 @@ class Mix(Step):
     def absorb(self, step: Step) -> bool:
         if not isinstance(step, Mix):
             return False
-        self.weights = step.weights @ self.weights
+        # In the precision of the second; a method can mix in float32
+        self.weights = step.weights @ self.weights.to(step.weights.dtype)
         self.index = step.index
         return True
 

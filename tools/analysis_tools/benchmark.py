@@ -26,6 +26,7 @@ from mmcropr.models import CroprViT
 from mmcropr.utils.build import (Encoder, WholeModel, build_for_inference,
                                  plain_model)
 from mmcropr.utils.files import written_whole
+from mmcropr.utils.logs import one_line_errors
 
 sys.path.insert(0, str(Path(__file__).parent))
 from references import ideal_slicing, no_pruning  # noqa: E402
@@ -200,6 +201,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--warmup', type=int, default=3)
     parser.add_argument('--threads', type=int, help='CPU threads of torch')
     parser.add_argument('--json', type=Path, help='write the result there')
+    parser.add_argument(
+        '--debug', action='store_true', help='show where an error is from')
     args = parser.parse_args()
     for name in ('batch', 'rounds', 'warmup'):
         if getattr(args, name) < 1:
@@ -257,10 +260,8 @@ def measure(args: argparse.Namespace) -> Dict[str, Any]:
 
 def main() -> None:
     args = parse_args()
-    try:
+    with one_line_errors(args.debug):
         result = measure(args)
-    except (ValueError, FileNotFoundError) as error:
-        raise SystemExit(f'error: {error}') from error
     print(f'{result["hardware"]}, {args.dtype}, batch {args.batch}, '
           f'{args.shape[0]} x {args.shape[1]} px, '
           f'{"whole model" if args.whole else "encoder"}')

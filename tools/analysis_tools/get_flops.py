@@ -15,6 +15,7 @@ from mmcropr.models import CroprViT
 from mmcropr.utils.build import (Encoder, WholeModel, build_for_inference,
                                  plain_model)
 from mmcropr.utils.files import written_whole
+from mmcropr.utils.logs import one_line_errors
 
 LINEAR = ('mm', 'addmm', 'convolution')
 
@@ -43,6 +44,17 @@ def count_macs(module: nn.Module, shape: tuple) -> Dict[str, int]:
     linear = sum(counts.get(name, 0) for name in LINEAR)
     return dict(
         linear_macs=linear // 2, total_macs=sum(counts.values()) // 2)
+
+
+def fuses_at(backbone: CroprViT,
+             neck: Optional[nn.Module]) -> Optional[int]:
+    """Block from which on all tokens are there again, None if they are not:
+    a neck can say otherwise for the last one."""
+    neck = neck[0] if isinstance(neck, nn.Sequential) else neck
+    last, llf = backbone.trunk.depth - 1, getattr(neck, 'llf', None)
+    if llf is None or (backbone.fuse_at or last) < last:
+        return backbone.fuse_at
+    return last if llf else None
 
 
 def tokens_per_block(backbone: nn.Module, grid: tuple,
@@ -79,8 +91,7 @@ def analyse(config: str, shape: tuple) -> Dict[str, Any]:
     image = (1, backbone.in_channels, *shape)
     patch = backbone.trunk.patch_size
     grid = tuple(-(-size // p) for size, p in zip(shape, patch))
-    no_llf = getattr(getattr(model, 'neck', None), 'llf', None) is False
-    fuse_at = None if no_llf else backbone.fuse_at
+    fuse_at = fuses_at(backbone, getattr(model, 'neck', None))
     result = dict(
         config=config,
         shape=list(shape),
@@ -103,14 +114,22 @@ def main() -> None:
         '--shape', nargs=2, type=int, metavar=('H', 'W'), default=None,
         help='image size in pixels (default: img_size of the backbone)')
     parser.add_argument('--json', type=Path, help='write the result there')
+    parser.add_argument(
+        '--debug', action='store_true', help='show where an error is from')
     args = parser.parse_args()
+    with one_line_errors(args.debug):
+        report(args)
+
+
+def report(args: argparse.Namespace) -> None:
+    """Analyse, print and write."""
     shape = args.shape
     if shape is None:
         model = plain_model(Config.fromfile(args.config).model)
         size = model.backbone.get('img_size', 224)
         shape = (size, size) if isinstance(size, int) else size
     if min(shape) < 1:
-        parser.error(f'--shape must be positive, got {tuple(shape)}')
+        raise ValueError(f'--shape must be positive, got {tuple(shape)}')
     result = analyse(args.config, tuple(shape))
     text = json.dumps(result, indent=2)
     if args.json:

@@ -22,6 +22,7 @@ from mmcropr.utils.build import blank_samples, plain_model
 from mmcropr.utils.checkpoint import AUXILIARY, check_checkpoint
 from mmcropr.utils.files import written_whole
 from mmcropr.utils.loading import load_safely
+from mmcropr.utils.logs import one_line_errors
 
 # What a run trains with, besides the model.
 TRAINING = ('train_dataloader', 'train_cfg', 'train_pipeline',
@@ -41,9 +42,10 @@ def plain_config(cfg: Config) -> Config:
     backbone['pretrained'] = False
     for part in (model, backbone):  # where the run started from
         part.pop('init_cfg', None)
-    reducer = backbone.get('reducer')
-    if reducer is not None and 'num_queries' in reducer:
-        reducer['num_queries'] = 1
+    reducers = backbone.get('reducer') or []
+    for reducer in reducers if isinstance(reducers, list) else [reducers]:
+        if 'num_queries' in reducer:
+            reducer['num_queries'] = 1
     hooks = plain.get('default_hooks') or {}
     plain['default_hooks'] = {
         name: hook
@@ -171,16 +173,16 @@ def main() -> None:
     parser.add_argument(
         '--trust-checkpoint', action='store_true',
         help='run code that is pickled in the checkpoint, if there is any')
+    parser.add_argument(
+        '--debug', action='store_true', help='show where an error is from')
     args = parser.parse_args()
     load_safely(args.trust_checkpoint)
     if args.out_dir.exists():
         parser.error(f'{args.out_dir} exists; choose another folder')
     if not Path(args.checkpoint).is_file():
         parser.error(f'no checkpoint at {args.checkpoint}')
-    try:
+    with one_line_errors(args.debug):
         strip(args.config, args.checkpoint, args.out_dir.resolve(), args.shape)
-    except (ValueError, FileNotFoundError) as error:
-        parser.error(str(error))
     name = Path(args.config).stem
     print(f'predictions are bit-equal; wrote {args.out_dir}/{name}.py and '
           f'{name}.pth')

@@ -121,6 +121,9 @@ class CroprViT(TimmBackbone):
                     "block; fuse_at=None goes with out_type='tokens' and a "
                     'neck that takes what is left, such as mmcropr.PoolNeck.')
             return None
+        if isinstance(fuse_at, bool) or not isinstance(fuse_at, int):
+            raise ValueError('fuse_at is the number of a block or None, got '
+                             f'{fuse_at!r}')
         resolved = fuse_at + depth if fuse_at < 0 else fuse_at
         if not 0 < resolved < depth:
             raise ValueError(f'fuse_at={fuse_at} is no block from 1 to '
@@ -211,7 +214,9 @@ class CroprViT(TimmBackbone):
         num_prefix, lengths = self.trunk.num_prefix, []
         length = num_prefix + height * width
         for reducer, wanted in zip(self.reducers, asked):
-            length = reducer.reached(length, wanted, num_prefix)
+            # A method with a number of its own can leave fewer than a later
+            # one is asked for
+            length = reducer.reached(length, min(wanted, length), num_prefix)
             lengths.append(length)
         return lengths
 

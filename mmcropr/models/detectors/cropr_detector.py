@@ -100,11 +100,11 @@ class CroprDetector(BaseDetector):
     def _complete(self, head: dict) -> dict:
         """The config of the auxiliary head with the sizes that it leaves
         out."""
-        kind = MODELS.get(head['type']) if isinstance(
-            head['type'], str) else head['type']
+        name = head.get('type')
+        kind = MODELS.get(name) if isinstance(name, str) else name
         if not (isinstance(kind, type) and issubclass(kind, StateHead)):
             raise TypeError(
-                f'auxiliary_head={head["type"]!r} does not read what reducers '
+                f'auxiliary_head={name!r} does not read what reducers '
                 'leave; a detector trains Cropr by '
                 "dict(type='mmcropr.CroprMultiLabelHead').")
         sizes = kind.sizes_of(self.detector.backbone)

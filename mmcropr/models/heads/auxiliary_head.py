@@ -124,11 +124,12 @@ class AuxiliaryHead(StateHead):
                 f'the auxiliary head has in_channels={self.in_channels}, the '
                 f'tokens of the backbone {backbone.trunk.embed_dim}; set '
                 f'in_channels={backbone.trunk.embed_dim}.')
-        theirs = getattr(learners[0], 'num_heads', None)
-        if self.num_heads != theirs:
-            raise ValueError(
-                f'the auxiliary head has num_heads={self.num_heads}, the '
-                f'reducers have {theirs}; set num_heads={theirs} in both.')
+        for reducer in learners:
+            theirs = getattr(reducer, 'num_heads', None)
+            if self.num_heads != theirs:
+                raise ValueError(
+                    f'the auxiliary head has num_heads={self.num_heads}, the '
+                    f'reducers have {theirs}; set num_heads={theirs} in both.')
 
     def check_modules(self, num_modules: int) -> None:
         """Raise a ValueError unless the backbone has as many modules."""

@@ -233,6 +233,12 @@ class DynamicViTHead(StateHead):
         super().check_backbone(backbone)
         if self.teacher is not None:
             self.teacher.check_backbone(backbone)
+            others = len(self.learners(backbone)) < backbone.num_modules
+            if others and backbone.fuse_at is None:
+                raise ValueError(
+                    'a teacher knows all patches, and with fuse_at=None and '
+                    'other reducers before DynamicViT the model has fewer: '
+                    'leave the teacher out, or fuse.')
 
     def loss(self,
              inputs: Union[FeatureMaps, TokenState],
@@ -250,7 +256,9 @@ class DynamicViTHead(StateHead):
         losses = dict(loss_ratio=self.ratio_weight * ratio_loss(decisions))
         if self.teacher is not None:
             patches, logits = self.teacher(state.image, classify)
+            keep = decisions[-1].keep.detach()
+            if keep.shape != patches.shape[:2]:  # others came before it
+                keep = state.trace()[0] >= 0
             losses['loss_token'] = self.token_weight * token_loss(
-                patches_of(state), patches, decisions[-1].keep.detach(),
-                self.token_loss)
+                patches_of(state), patches, keep, self.token_loss)
         return losses, logits

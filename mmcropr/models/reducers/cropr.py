@@ -130,7 +130,14 @@ class Cropr(TopKPruner):
     def forward(self, state: TokenState, length: int) -> TokenState:
         if self.training:
             tokens = state.x.detach() if self.stop_gradient else state.x
-            state.routes.append(self.attend(tokens))
+            route = self.attend(tokens)
+            if state.mask is not None:  # places that fill up: not to be read
+                filling = ~state.mask[:, None]
+                filling = filling if route.logits.dim() == 3 else (
+                    filling[:, None])
+                route = route._replace(
+                    logits=route.logits.masked_fill(filling, -torch.inf))
+            state.routes.append(route)
         return super().forward(state, length)
 
 

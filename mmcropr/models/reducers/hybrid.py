@@ -2,7 +2,7 @@
 """Several reducers in one model."""
 from typing import Sequence
 
-from .amounts import lengths_after
+from .amounts import Leave, lengths_after
 from .schedule import PruningSchedule
 
 
@@ -39,6 +39,16 @@ class CombinedSchedule(PruningSchedule):
         lengths = lengths_after(unaligned, self.grid, self.grid,
                                 self.num_prefix, (1, 1))
         total = self.grid[0] * self.grid[1]
+        before = [total + self.num_prefix, *lengths]
+        for entry, length in zip(self.entries, before):
+            amount = entry.amount
+            keep = total - amount.numerator if isinstance(
+                amount, Leave) and amount.total else length
+            if keep > length:
+                raise ValueError(
+                    f'{self.text}: keep asks for {keep} tokens after block '
+                    f'{entry.block}, and {length} are left before it: keep '
+                    'must not grow.')
         if lengths[-1] <= self.num_prefix + 1 and lengths[-1] < total:
             raise ValueError(
                 f'{self.text} together leave {lengths[-1]} of '

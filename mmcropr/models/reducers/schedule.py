@@ -79,8 +79,10 @@ def _find_modules(depth: int, fuse_at: Optional[int], kind: str, value: Any,
             'which that share stays, such as modules=[2, 5, 8] for a '
             'model of 12 blocks.')
     elif modules is None and last < 0:
-        raise ValueError('modules follow all blocks but the last two '
-                         f'unless given, and this model has {depth}.')
+        raise ValueError(
+            'modules follow the blocks before the one that fuses, but the '
+            f'last of them, unless given: none of {depth} blocks with '
+            f'fuse_at={fuse_at}.')
     elif modules is None:
         modules = range(last + 1)
     modules = tuple(map(int, modules))

@@ -49,7 +49,7 @@ def test_nothing_runs_behind_the_last_map():
 
 
 def test_weights_of_a_run_of_ours(digits, tmp_path):
-    """They hold pickled logs, so ``pretrained`` names the way that works."""
+    """With their logs: by ``pretrained`` or by ``init_cfg``."""
     cfg = tiny_digits_config(digits, tmp_path, train_cfg__max_epochs=1)
     runner = Runner.from_cfg(cfg)
     runner.train()
@@ -57,8 +57,10 @@ def test_weights_of_a_run_of_ours(digits, tmp_path):
     settings = dict(cfg.model.backbone)
     settings.pop('type')
     model = CroprViT(**settings, pretrained=file)
-    with pytest.raises(ValueError, match="init_cfg=.*prefix='backbone.'"):
-        model.init_weights()
+    model.init_weights()
+    wanted = runner.model.backbone.vit.state_dict()
+    for key, value in model.vit.state_dict().items():
+        assert torch.equal(value, wanted[key]), key
     model = CroprViT(
         **settings,
         init_cfg=dict(type='Pretrained', checkpoint=file, prefix='backbone.'))

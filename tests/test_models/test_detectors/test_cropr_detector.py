@@ -201,7 +201,7 @@ def test_checkpoint_of_the_plain_detector(tmp_path):
     whole = build().state_dict()
     assert model.load_state_dict(whole)  # strict, its own layout
     torch.save(dict(state_dict={'a.b': torch.ones(2)}), file)
-    with pytest.raises(ValueError, match='no weight of load_from=.*fits'):
+    with pytest.raises(ValueError, match='load_from=.* gives 0 of the 82'):
         check_start(model, str(file))
 
 
