@@ -224,8 +224,8 @@ def test_refuses(given, message):
 
 
 def test_too_few_blocks_for_the_default():
-    with pytest.raises(ValueError, match='but the last two unless given, and '
-                       'this model has 2'):
+    with pytest.raises(ValueError, match='before the one that fuses.*: none '
+                       'of 2 blocks with fuse_at=1'):
         PruningSchedule(2, (8, 8), 1, rate=4)
     assert PruningSchedule(2, (8, 8), 1, rate=4, modules=[0]).lengths() == [64]
 
