@@ -1,67 +1,19 @@
 # Copyright (c) mmcropr contributors.
-import importlib.util
+"""What the scenes and their annotations hold."""
 import json
-import subprocess
-import sys
 from pathlib import Path
-from types import ModuleType
-from typing import Dict, Iterator, Optional, Tuple
+from typing import Iterator, Optional, Tuple
 
 import cv2
 import numpy as np
 import pytest
-from pytest import CaptureFixture, MonkeyPatch, TempPathFactory
+from pytest import MonkeyPatch, TempPathFactory
+
+from tests.digits import COUNTS, contents, make, read_all, read_coco, tool
 
 datasets = pytest.importorskip('sklearn.datasets')
 coco_mask = pytest.importorskip('pycocotools.mask')
 coco = pytest.importorskip('pycocotools.coco')
-
-TOOL = (
-    Path(__file__).resolve().parents[2] /
-    'tools/dataset_converters/digits_scenes.py')
-SMALL = ('--size 48 64 --digit-size 16 24 --num-train 6 --num-val 3 '
-         '--clutter .3').split()
-COUNTS = dict(train=6, val=3)
-
-
-def load_tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location('digits_scenes', TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-tool = load_tool()
-
-
-def make(out: Path, *extra: str) -> Path:
-    tool.main([str(out), *SMALL, *extra])
-    return out
-
-
-def refusal(capsys: CaptureFixture, out: Path, *extra: str) -> str:
-    with pytest.raises(SystemExit) as stop:
-        make(out, *extra)
-    assert stop.value.code == 2
-    # Without the usage, which names every option.
-    return capsys.readouterr().err.split('error: ')[1]
-
-
-def contents(root: Path) -> Dict[str, bytes]:
-    return {
-        str(path.relative_to(root)): path.read_bytes()
-        for path in sorted(root.rglob('*')) if path.is_file()
-    }
-
-
-def read_all(root: Path, kind: str) -> np.ndarray:
-    paths = sorted((root / kind).rglob('*.png'))
-    return np.stack([cv2.imread(str(path), -1) for path in paths])
-
-
-def read_coco(root: Path, split: str) -> dict:
-    path = root / f'annotations/instances_{split}.json'
-    return json.loads(path.read_text())
 
 
 @pytest.fixture(scope='module')
@@ -177,7 +129,7 @@ def test_polygons_keep_holes_and_single_pixels() -> None:
     rng = np.random.default_rng(0)
     for density in np.linspace(.05, .95, 40):
         mask = rng.random((17, 23)) < density
-        polygons = tool.mask_to_polygons(mask)
+        polygons = tool.annotations.mask_to_polygons(mask)
         assert all(type(value) is float for value in polygons[0])
         rle = coco_mask.merge(coco_mask.frPyObjects(polygons, *mask.shape))
         assert (coco_mask.decode(rle).astype(bool) == mask).all()
@@ -250,124 +202,3 @@ def test_digits_stand_out(made: Path) -> None:
                 ink = np.median(image[mask], 0)
                 paper = np.median(image[ring & (labels == 0)], 0)
                 assert np.abs(ink - paper).max() > 30
-
-
-def test_already_there(made: Path, capsys: CaptureFixture) -> None:
-    before = {path: path.stat().st_mtime_ns for path in made.rglob('*')}
-    make(made)
-    make(made, '--overwrite')
-    after = {path: path.stat().st_mtime_ns for path in made.rglob('*')}
-    assert after == before
-    assert capsys.readouterr().out.count('already there') == 2
-
-
-def test_other_arguments_need_overwrite(made: Path, tmp_path: Path,
-                                        capsys: CaptureFixture) -> None:
-    out = make(tmp_path / 'out', '--seed', '1')
-    before = contents(out)
-    message = refusal(capsys, out)
-    assert str(out) in message and '--overwrite' in message
-    assert contents(out) == before
-    make(out, '--overwrite')
-    assert contents(out) == contents(made)
-    assert [path.name for path in tmp_path.iterdir()] == ['out']
-
-
-@pytest.mark.parametrize('marker', [None, '[]', '{}', 'no json'])
-@pytest.mark.parametrize('extra', [[], ['--overwrite']])
-def test_foreign_folder_is_left_alone(tmp_path: Path, capsys: CaptureFixture,
-                                      marker: Optional[str],
-                                      extra: list) -> None:
-    out = tmp_path / 'mine'
-    out.mkdir()
-    (out / 'thesis.txt').write_text('three years of work')
-    if marker is not None:
-        (out / 'digits_scenes.json').write_text(marker)
-    before = contents(tmp_path)
-    message = refusal(capsys, out, *extra)
-    assert str(out) in message and '--overwrite' in message
-    assert contents(tmp_path) == before
-
-
-@pytest.mark.parametrize('extra', [[], ['--overwrite']])
-def test_interrupted_run_changes_nothing(tmp_path: Path,
-                                         monkeypatch: MonkeyPatch,
-                                         extra: list) -> None:
-    if extra:
-        make(tmp_path / 'out')
-    before = contents(tmp_path)
-    draw = tool.drawing.draw_scene
-
-    def stop_late(*args: object) -> object:
-        if args[2:4] == (1, 2):
-            raise KeyboardInterrupt
-        return draw(*args)
-
-    monkeypatch.setattr(tool.drawing, 'draw_scene', stop_late)
-    with pytest.raises(KeyboardInterrupt):
-        make(tmp_path / 'out', '--seed', '5', *extra)
-    assert contents(tmp_path) == before
-    assert len(list(tmp_path.iterdir())) == len(extra)
-
-
-def test_old_comes_back_if_the_new_cannot_be_put(
-        tmp_path: Path, monkeypatch: MonkeyPatch,
-        capsys: CaptureFixture) -> None:
-    out = make(tmp_path / 'out')
-    before = contents(tmp_path)
-    rename = tool.os.rename
-
-    def fail_for_new(source: Path, target: Path) -> None:
-        if Path(source).name == 'new':
-            raise OSError('no space left')
-        rename(source, target)
-
-    monkeypatch.setattr(tool.os, 'rename', fail_for_new)
-    message = refusal(capsys, out, '--seed', '5', '--overwrite')
-    assert 'no space left' in message
-    assert contents(tmp_path) == before
-
-
-@pytest.mark.parametrize('bad, words', [
-    ('--num-train 0', ['--num-train', '1 or more', 'got 0']),
-    ('--num-val -2', ['--num-val', '1 or more', 'got -2']),
-    ('--digits 0 2', ['--digits', '1 <= MIN', '(0, 2)']),
-    ('--digits 3 2', ['--digits', 'MIN <= MAX', '(3, 2)']),
-    ('--digit-size 30 20', ['--digit-size', 'MIN <= MAX', '(30, 20)']),
-    ('--digit-size 20 49', ['--digit-size', '<= 48', '(20, 49)']),
-    ('--digit-size 0 20', ['--digit-size', '8 <= MIN', '(0, 20)']),
-    ('--size 0 64', ['--size', 'at least 8 px', '(0, 64)']),
-    ('--size 64', ['--size', '2 arguments']),
-    ('--clutter 1.5', ['--clutter', 'from 0 to 1', 'got 1.5']),
-    ('--clutter -0.1', ['--clutter', 'from 0 to 1', 'got -0.1']),
-    ('--clutter nan', ['--clutter', 'from 0 to 1', 'got nan']),
-    ('--seed -1', ['--seed', '0 or more', 'got -1']),
-    ('--masks png', ['--masks', 'polygon', 'rle', 'png']),
-])
-def test_bad_arguments(tmp_path: Path, capsys: CaptureFixture, bad: str,
-                       words: list) -> None:
-    message = refusal(capsys, tmp_path / 'deep/out', *bad.split())
-    assert all(word in message for word in words), message
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize('module, package', [
-    ('sklearn.datasets', 'scikit-learn'),
-    ('pycocotools.mask', 'pycocotools'),
-])
-def test_missing_package(tmp_path: Path, monkeypatch: MonkeyPatch,
-                         capsys: CaptureFixture, module: str,
-                         package: str) -> None:
-    monkeypatch.setitem(sys.modules, module, None)
-    message = refusal(capsys, tmp_path / 'deep/out', '--masks', 'rle')
-    assert f'pip install {package}' in message
-    assert not list(tmp_path.iterdir())
-
-
-def test_script_runs_from_anywhere(made: Path, tmp_path: Path) -> None:
-    command = [sys.executable, str(TOOL), 'a/b', *SMALL]
-    done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == 'digits scenes: 6 train, 3 val, 48x64 -> a/b\n'
-    assert contents(tmp_path / 'a/b') == contents(made)

@@ -89,12 +89,12 @@ def test_multi_head_form():
                                  s['cross_attn.mlp.fc1.bias']))
         wanted = read + F.linear(hidden, s['cross_attn.mlp.fc2.weight'],
                                  s['cross_attn.mlp.fc2.bias'])
-        route = reducer.attend(tokens)
-        found = head.aggregators[i](route)
+        logits, values = reducer.attend(tokens)
+        found = head.aggregators[i](logits, values)
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
         # Scores are those of all queries and heads, not scaled
         torch.testing.assert_close(
-            route.logits.sum((1, 2)), (query @ key.transpose(1, 2)).sum(1),
+            logits.sum((1, 2)), (query @ key.transpose(1, 2)).sum(1),
             rtol=1e-4, atol=1e-4)
 
 

@@ -6,7 +6,6 @@ written with a label map, COCO instances and image-level labels, so that
 mmseg, mmdet and mmpretrain read the same images.
 """
 import argparse
-import importlib
 import json
 import os
 import signal
@@ -14,25 +13,17 @@ import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, Optional, Sequence
 
 import cv2
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+import digits_annotations as annotations  # noqa: E402
 import digits_drawing as drawing  # noqa: E402
+from digits_annotations import CLASSES, need  # noqa: E402
 
 SPLITS = ('train', 'val')
-CLASSES = ('background', 'zero', 'one', 'two', 'three', 'four', 'five', 'six',
-           'seven', 'eight', 'nine')
-CATEGORIES = [
-    dict(id=number, name=CLASSES[number], supercategory='digit')
-    for number in range(1, len(CLASSES))
-]
-PALETTE = ((0, 0, 0), (230, 60, 50), (60, 170, 70), (250, 210, 40),
-           (50, 100, 220), (240, 130, 40), (140, 50, 170), (70, 200, 220),
-           (230, 70, 200), (160, 210, 60), (250, 170, 180))
 MARKER = 'digits_scenes.json'
 FORMAT = 1  # raise it when the same arguments would draw other scenes
 
@@ -60,14 +51,6 @@ def _check_arguments(settings: drawing.SceneSettings,
             raise ValueError(f'{name} must be {right}, got {value}')
 
 
-def _need(module: str, package: str) -> ModuleType:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(f'{package} is needed, but cannot be imported '
-                          f'({error}); run: pip install {package}') from error
-
-
 def split_samples(targets: np.ndarray) -> Dict[str, np.ndarray]:
     """Share the digits out to the splits, class by class.
 
@@ -85,64 +68,6 @@ def split_samples(targets: np.ndarray) -> Dict[str, np.ndarray]:
     train = [part[:int(len(part) * 0.8)] for part in members]
     val = np.setdiff1d(np.arange(len(targets)), np.concatenate(train))
     return dict(train=np.sort(np.concatenate(train)), val=val)
-
-
-def mask_to_polygons(mask: np.ndarray) -> List[List[float]]:
-    """Outline a mask along its pixel edges, so that decoding is exact.
-
-    COCO polygons have no holes: a hole is joined to the outline around it by
-    a cut of no width.
-
-    Returns:
-        For the mask, (H, W) bool, one closed outline [x0, y0, x1, y1, ...]
-        per connected part, px.
-    """
-    # At twice the size, a pixel's near and far edge are different points.
-    twice = mask.astype(np.uint8).repeat(2, 0).repeat(2, 1)
-    contours, tree = cv2.findContours(twice, cv2.RETR_CCOMP,
-                                      cv2.CHAIN_APPROX_SIMPLE)
-    edges = [(contour[:, 0] + 1) // 2 for contour in contours]
-    polygons = []
-    for number, outline in enumerate(edges):
-        if tree[0, number, 3] >= 0:
-            continue
-        holes = [edges[k] for k in np.flatnonzero(tree[0, :, 3] == number)]
-        for hole in holes:
-            gaps = np.abs(outline[:, None] - hole[None]).sum(-1)
-            at, start = np.unravel_index(gaps.argmin(), gaps.shape)
-            ring = np.roll(hole, -start, axis=0)
-            outline = np.concatenate(
-                [outline[:at + 1], ring, ring[:1], outline[at:]])
-        # Floats, as loaders scale the arrays they make of these in place.
-        polygons.append(outline.astype(float).ravel().tolist())
-    return polygons
-
-
-def _mask_to_rle(mask: np.ndarray) -> Dict[str, Any]:
-    coder = _need('pycocotools.mask', 'pycocotools')
-    rle = coder.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return dict(
-        size=[int(side) for side in rle['size']],
-        counts=rle['counts'].decode('ascii'))
-
-
-def _annotate(scene: drawing.Scene, image_id: int, first_id: int,
-              masks: str) -> List[Dict[str, Any]]:
-    """COCO annotations of the visible parts of a scene's digits."""
-    encode = _mask_to_rle if masks == 'rle' else mask_to_polygons
-    annotations = []
-    for number, label in enumerate(scene.classes):
-        mask = scene.owner == number + 1
-        annotations.append(
-            dict(
-                id=first_id + number,
-                image_id=image_id,
-                category_id=label + 1,
-                bbox=list(cv2.boundingRect(mask.astype(np.uint8))),
-                area=int(mask.sum()),
-                iscrowd=0,
-                segmentation=encode(mask)))
-    return annotations
 
 
 def _write_png(path: Path, image: np.ndarray) -> None:
@@ -165,7 +90,7 @@ def _write_split(root: Path, split: str, images: np.ndarray,
     coco: Dict[str, Any] = dict(
         info=dict(description=f'digits scenes, {split}'),
         images=[],
-        categories=CATEGORIES,
+        categories=annotations.CATEGORIES,
         annotations=[])
     single, multi = [], []
     for index in range(count):
@@ -175,7 +100,8 @@ def _write_split(root: Path, split: str, images: np.ndarray,
         values = np.array([0] + [c + 1 for c in scene.classes], np.uint8)
         _write_png(root / 'images' / split / name, scene.image)
         _write_png(root / 'labels' / split / name, values[scene.owner])
-        found = _annotate(scene, index, len(coco['annotations']) + 1, masks)
+        found = annotations.annotate(scene, index,
+                                     len(coco['annotations']) + 1, masks)
         coco['annotations'] += found
         height, width = scene.owner.shape
         coco['images'].append(
@@ -233,8 +159,8 @@ def make_data_set(out: Path, settings: drawing.SceneSettings,
         raise FileExistsError(f'{out} was made with other arguments; add '
                               '--overwrite to replace it')
     if masks == 'rle':
-        _need('pycocotools.mask', 'pycocotools')
-    source = _need('sklearn.datasets', 'scikit-learn').load_digits()
+        need('pycocotools.mask', 'pycocotools')
+    source = need('sklearn.datasets', 'scikit-learn').load_digits()
     samples = split_samples(source.target)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
@@ -243,7 +169,10 @@ def make_data_set(out: Path, settings: drawing.SceneSettings,
         for split, part in samples.items():
             _write_split(new, split, source.images[part], source.target[part],
                          counts[split], settings, masks)
-        summary = dict(arguments=arguments, classes=CLASSES, palette=PALETTE)
+        summary = dict(
+            arguments=arguments,
+            classes=CLASSES,
+            palette=annotations.PALETTE)
         summary['samples'] = {k: v.tolist() for k, v in samples.items()}
         _write_json(new / MARKER, summary)
         _publish(new, out, None if marker is None else Path(work, 'old'))

@@ -1,0 +1,85 @@
+# Copyright (c) mmcropr contributors.
+"""Classes and annotations of the digits scenes."""
+import importlib
+from types import ModuleType
+from typing import Any, Dict, List
+
+import cv2
+import numpy as np
+from digits_drawing import Scene
+
+CLASSES = ('background', 'zero', 'one', 'two', 'three', 'four', 'five', 'six',
+           'seven', 'eight', 'nine')
+CATEGORIES = [
+    dict(id=number, name=CLASSES[number], supercategory='digit')
+    for number in range(1, len(CLASSES))
+]
+PALETTE = ((0, 0, 0), (230, 60, 50), (60, 170, 70), (250, 210, 40),
+           (50, 100, 220), (240, 130, 40), (140, 50, 170), (70, 200, 220),
+           (230, 70, 200), (160, 210, 60), (250, 170, 180))
+
+
+def need(module: str, package: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(f'{package} is needed, but cannot be imported '
+                          f'({error}); run: pip install {package}') from error
+
+
+def mask_to_polygons(mask: np.ndarray) -> List[List[float]]:
+    """Outline a mask along its pixel edges, so that decoding is exact.
+
+    COCO polygons have no holes: a hole is joined to the outline around it by
+    a cut of no width.
+
+    Returns:
+        For the mask, (H, W) bool, one closed outline [x0, y0, x1, y1, ...]
+        per connected part, px.
+    """
+    # At twice the size, a pixel's near and far edge are different points.
+    twice = mask.astype(np.uint8).repeat(2, 0).repeat(2, 1)
+    contours, tree = cv2.findContours(twice, cv2.RETR_CCOMP,
+                                      cv2.CHAIN_APPROX_SIMPLE)
+    edges = [(contour[:, 0] + 1) // 2 for contour in contours]
+    polygons = []
+    for number, outline in enumerate(edges):
+        if tree[0, number, 3] >= 0:
+            continue
+        holes = [edges[k] for k in np.flatnonzero(tree[0, :, 3] == number)]
+        for hole in holes:
+            gaps = np.abs(outline[:, None] - hole[None]).sum(-1)
+            at, start = np.unravel_index(gaps.argmin(), gaps.shape)
+            ring = np.roll(hole, -start, axis=0)
+            outline = np.concatenate(
+                [outline[:at + 1], ring, ring[:1], outline[at:]])
+        # Floats, as loaders scale the arrays they make of these in place.
+        polygons.append(outline.astype(float).ravel().tolist())
+    return polygons
+
+
+def _mask_to_rle(mask: np.ndarray) -> Dict[str, Any]:
+    coder = need('pycocotools.mask', 'pycocotools')
+    rle = coder.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return dict(
+        size=[int(side) for side in rle['size']],
+        counts=rle['counts'].decode('ascii'))
+
+
+def annotate(scene: Scene, image_id: int, first_id: int,
+              masks: str) -> List[Dict[str, Any]]:
+    """COCO annotations of the visible parts of a scene's digits."""
+    encode = _mask_to_rle if masks == 'rle' else mask_to_polygons
+    annotations = []
+    for number, label in enumerate(scene.classes):
+        mask = scene.owner == number + 1
+        annotations.append(
+            dict(
+                id=first_id + number,
+                image_id=image_id,
+                category_id=label + 1,
+                bbox=list(cv2.boundingRect(mask.astype(np.uint8))),
+                area=int(mask.sum()),
+                iscrowd=0,
+                segmentation=encode(mask)))
+    return annotations
