@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mmcropr.structures import FeatureMaps, Route, TokenState
 
+from .local_losses import GradScale, local_losses
 from .state_head import StateHead
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)
@@ -41,16 +42,16 @@ class Aggregator(nn.Module):
             self.norm = LayerNorm(dim)
             self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
-    def forward(self, route: Route) -> Tensor:
+    def forward(self, logits: Tensor, tokens: Tensor) -> Tensor:
         """Logits (B, Q, M) or (B, heads, Q, M) and tokens (B, M, D) ->
         (B, Q, D)."""
         if self.num_heads is None:
-            scale = 1 / math.sqrt(route.tokens.shape[-1])
-            x = (route.logits * scale).softmax(-1) @ route.tokens
+            scale = 1 / math.sqrt(tokens.shape[-1])
+            x = (logits * scale).softmax(-1) @ tokens
         else:
-            values = self.v(route.tokens).unflatten(-1, (self.num_heads, -1))
+            values = self.v(tokens).unflatten(-1, (self.num_heads, -1))
             scale = 1 / math.sqrt(values.shape[-1])
-            x = (route.logits * scale).softmax(-1) @ values.transpose(1, 2)
+            x = (logits * scale).softmax(-1) @ values.transpose(1, 2)
             x = self.proj(x.transpose(1, 2).flatten(2))
         return x if self.mlp is None else x + self.mlp(self.norm(x))
 
@@ -67,6 +68,10 @@ class AuxiliaryHead(StateHead):
         num_modules: Number of Cropr modules of the backbone, L - 2 with LLF.
         mlp_ratio: Hidden width of the aggregators' MLP / D, 0 for none.
         num_heads: Of the aggregators, as the reducer has it.
+        local: Whether the loss of a module is differentiated where it is
+            computed, and what that kept is freed before the next one: the
+            same gradients for less memory. By default where they stop at the
+            tokens, that is unless a reducer has ``stop_gradient=False``.
         init_cfg: As of every mmengine module.
 
     Raises:
@@ -80,8 +85,12 @@ class AuxiliaryHead(StateHead):
                  num_modules: int,
                  mlp_ratio: float = 4.,
                  num_heads: Optional[int] = None,
+                 local: Optional[bool] = None,
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg)
+        if local not in (None, True, False):
+            raise ValueError(f'local must be True, False or None, got '
+                             f'{local!r}')
         if num_heads is not None and (num_heads < 1
                                       or in_channels % num_heads):
             raise ValueError(f'num_heads={num_heads} does not divide '
@@ -90,7 +99,8 @@ class AuxiliaryHead(StateHead):
             raise ValueError(f'num_modules must be 1 or more, got '
                              f'{num_modules}')
         self.in_channels, self.num_classes = in_channels, num_classes
-        self.num_heads = num_heads
+        self.num_heads, self.local = num_heads, local
+        self.grad_scale = GradScale()
         self.aggregators = nn.ModuleList(
             Aggregator(in_channels, mlp_ratio, num_heads)
             for _ in range(num_modules))
@@ -130,6 +140,12 @@ class AuxiliaryHead(StateHead):
                 raise ValueError(
                     f'the auxiliary head has num_heads={self.num_heads}, the '
                     f'reducers have {theirs}; set num_heads={theirs} in both.')
+            if self.local and not getattr(reducer, 'stop_gradient', True):
+                raise ValueError(
+                    'local=True differentiates auxiliary losses before the '
+                    'backward pass, and with stop_gradient=False of the '
+                    'reducer they go on into the backbone: leave out local, '
+                    'or stop_gradient.')
 
     def check_modules(self, num_modules: int) -> None:
         """Raise a ValueError unless the backbone has as many modules."""
@@ -148,10 +164,21 @@ class AuxiliaryHead(StateHead):
                                     TokenState]) -> List[Tensor]:
         """Predictions of every module, each (B, Q, num_classes)."""
         routes = self.routes_of(self.state_of(inputs))
-        return [
-            fc(norm(aggregator(route))) for route, aggregator, norm, fc in zip(
-                routes, self.aggregators, self.norms, self.fcs)
-        ]
+        return [self.predict(i, route) for i, route in enumerate(routes)]
+
+    def predict(self,
+                module: int,
+                route: Route,
+                rows: Optional[Tensor] = None) -> Tensor:
+        """Predictions of one module, (B, Q', num_classes).
+
+        Args:
+            module: Its number.
+            route: What its reducer left.
+            rows: Queries that predict, (Q', ); all Q if None.
+        """
+        x = self.aggregators[module](*route.read(rows))
+        return self.fcs[module](self.norms[module](x))
 
     def loss(self,
              inputs: Union[FeatureMaps, TokenState],
@@ -159,13 +186,34 @@ class AuxiliaryHead(StateHead):
              train_cfg: Any = None) -> Dict[str, Tensor]:
         """One loss per module, ``module<i>.loss_...``; they are summed."""
         state = self.state_of(inputs)
+        routes = self.routes_of(state)
         with torch.no_grad():
             targets = self.targets(state, batch_data_samples)
         losses = {}
-        for i, logits in enumerate(self(inputs)):
-            for name, value in self.loss_by_logits(logits, targets).items():
+        for i, route in enumerate(routes):
+            compute = partial(self.module_loss, i, route, targets)
+            found = compute() if self.local is False or not route.is_local \
+                else local_losses(compute, self._learnt_by(i, route),
+                                  self.grad_scale)
+            for name, value in found.items():
                 losses[f'module{i}.{name}'] = value
         return losses
+
+    def _learnt_by(self, module: int, route: Route) -> List[nn.Parameter]:
+        """What a module's loss trains, here and in its reducer."""
+        parts = self.aggregators, self.norms, self.fcs
+        own = [p for part in parts for p in part[module].parameters()]
+        return own + route.parameters()
+
+    def module_loss(self, module: int, route: Route, targets: Any) -> dict:
+        """Losses of one module by name.
+
+        Args:
+            module: Its number.
+            route: What its reducer left.
+            targets: See :meth:`targets`.
+        """
+        return self.loss_by_logits(self.predict(module, route), targets)
 
     @abstractmethod
     def targets(self, state: TokenState, batch_data_samples: list) -> Any:

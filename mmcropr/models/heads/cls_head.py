@@ -61,6 +61,7 @@ class CroprClsHead(LinearClsHead):
         num_modules: Number of Cropr modules of the backbone.
         mlp_ratio: Hidden width of the aggregators' MLP / D.
         num_heads: Of the aggregators, as the reducer has it.
+        local: See :class:`AuxiliaryHead`.
         init_cfg: Of the main classifier; the auxiliary heads have their own.
         kwargs: See mmpretrain's ``LinearClsHead``.
     """
@@ -71,13 +72,14 @@ class CroprClsHead(LinearClsHead):
                  num_modules: int,
                  mlp_ratio: float = 4.,
                  num_heads: Optional[int] = None,
+                 local: Optional[bool] = None,
                  init_cfg: Optional[dict] = dict(
                      type='TruncNormal', std=.02, override=dict(name='fc')),
                  **kwargs: Any) -> None:
         super().__init__(num_classes, in_channels, init_cfg, **kwargs)
         self.auxiliary = ClsAuxiliary(
             self.loss_module, in_channels, num_classes, num_modules,
-            mlp_ratio=mlp_ratio, num_heads=num_heads)
+            mlp_ratio=mlp_ratio, num_heads=num_heads, local=local)
 
     def loss(self, feats: FeatureMaps, data_samples: list,
              **kwargs: Any) -> dict:

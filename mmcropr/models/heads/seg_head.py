@@ -7,9 +7,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmcropr.registry import MODELS
-from mmcropr.structures import TokenState
+from mmcropr.structures import Route, TokenState
 
 from .auxiliary_head import AuxiliaryHead
+from .query_draws import QueryDraws
 
 
 @MODELS.register_module()
@@ -27,6 +28,12 @@ class CroprSegHead(AuxiliaryHead):
         num_modules: Number of Cropr modules of the backbone.
         loss_decode: Loss per patch, of mmseg's registry.
         ignore_index: Label that counts nowhere.
+        query_share: Share of its queries that a module learns from in an
+            iteration, drawn anew for each; scores use all of them. The loss
+            is an unbiased estimate of that of all where it is a mean over
+            patches whose number is known (not with ``class_weight`` and
+            ``avg_non_ignore`` together). Draws follow from torch's seed, the
+            iteration and the rank, so a resumed run repeats them.
         kwargs: See :class:`AuxiliaryHead`.
     """
 
@@ -37,10 +44,18 @@ class CroprSegHead(AuxiliaryHead):
                  loss_decode: dict = dict(
                      type='mmseg.CrossEntropyLoss', avg_non_ignore=True),
                  ignore_index: int = 255,
+                 query_share: float = 1.,
                  **kwargs: Any) -> None:
         super().__init__(in_channels, num_classes, num_modules, **kwargs)
+        if isinstance(query_share, bool) or not isinstance(
+                query_share, (int, float)) or not 0 < query_share <= 1:
+            raise ValueError('query_share is the share of the queries that a '
+                             'module learns from, above 0 and up to 1; got '
+                             f'{query_share!r}')
         self.loss_decode = MMSEG_MODELS.build(loss_decode)
         self.ignore_index = ignore_index
+        self.query_share = query_share
+        self._draws = QueryDraws()
 
     def check_backbone(self, backbone: Any) -> None:
         super().check_backbone(backbone)
@@ -55,8 +70,9 @@ class CroprSegHead(AuxiliaryHead):
         Raises:
             ValueError: If there is not one query per patch.
         """
-        queries = self.routes_of(state)[0].logits.shape[-2]
-        self._check_queries(queries, state.grid, state.image_size)
+        self._check_queries(
+            self.routes_of(state)[0].num_queries, state.grid,
+            state.image_size)
         labels = torch.stack(list(map(self._label_map, batch_data_samples)))
         # Labels cover the image before its padding to whole patches.
         size, padded = state.image_size, state.image.shape[-2:]
@@ -95,14 +111,42 @@ class CroprSegHead(AuxiliaryHead):
                 'the backbone. (Detection trains one query per image: '
                 'mmcropr.CroprMultiLabelHead.)')
 
+    def loss(self,
+             inputs: Any,
+             batch_data_samples: list,
+             train_cfg: Any = None) -> Dict[str, Tensor]:
+        if self.query_share < 1:
+            self._draws.begin()
+        return super().loss(inputs, batch_data_samples, train_cfg)
+
+    def module_loss(self, module: int, route: Route,
+                    targets: Tensor) -> Dict[str, Tensor]:
+        """Losses of one module by name, from the queries drawn for it."""
+        labelled = self._labelled(targets)
+        total = route.num_queries
+        count = max(1, round(total * self.query_share))
+        if count == total:
+            return self._loss(self.predict(module, route), targets, labelled)
+        rows = self._draws(module, total, count).to(
+            targets.device, non_blocking=True)
+        targets = targets.flatten(1).index_select(1, rows)[:, None]
+        if labelled is not None:
+            # Not those among the drawn: a mean over these would be biased
+            labelled = labelled * (count / total)
+        return self._loss(self.predict(module, route, rows), targets, labelled)
+
     def loss_by_logits(self, logits: Tensor,
                        targets: Tensor) -> Dict[str, Tensor]:
+        return self._loss(logits, targets, self._labelled(targets))
+
+    def _loss(self, logits: Tensor, targets: Tensor,
+              labelled: Optional[Tensor]) -> Dict[str, Tensor]:
         logits = logits.transpose(1, 2).unflatten(2, targets.shape[1:])
         name = getattr(self.loss_decode, 'loss_name', 'loss_ce')
         loss = self.loss_decode(
             logits,
             targets,
-            avg_factor=self._labelled(targets),
+            avg_factor=labelled,
             ignore_index=self.ignore_index)
         return {name: loss}
 

@@ -1,5 +1,5 @@
 # Copyright (c) mmcropr contributors.
-from typing import Optional
+from typing import Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +18,10 @@ class Cropr(TopKPruner):
     A token's score is the sum over all queries of their dot products with it.
     It is computed with the one folded query, the sum of all queries: a
     matrix-vector product, in float32 whatever the precision around it, so
-    that training and inference select alike. In training the logits of all
-    queries and the tokens go to the auxiliary head as a
-    :class:`~mmcropr.structures.Route`; the tokens are detached, so auxiliary
-    losses reach the queries and never the backbone.
+    that training and inference select alike. In training the tokens go to
+    the auxiliary head as a :class:`~mmcropr.structures.Route`, by which it
+    reads them by all queries; the tokens are detached, so auxiliary losses
+    reach the queries and never the backbone.
 
     Args:
         embed_dim: Channels D of the tokens.
@@ -117,27 +117,33 @@ class Cropr(TopKPruner):
         self.queries = nn.Parameter(
             self.queries.float().sum(0, keepdim=True).to(self.queries.dtype))
 
-    def attend(self, tokens: Tensor) -> Route:
-        """Logits of all queries for tokens (B, M, D), not scaled."""
+    def attend(self, tokens: Tensor,
+               rows: Optional[Tensor] = None) -> Tuple[Tensor, Tensor]:
+        """Score tokens (B, M, D) by the queries.
+
+        Args:
+            tokens: (B, M, D).
+            rows: Queries to score by, (Q', ); all Q if None.
+
+        Returns:
+            Logits (B, Q', M) or (B, heads, Q', M), not scaled, and the tokens
+            (B, M, D) that the auxiliary head reads.
+        """
+        queries = self.queries
+        if rows is not None:
+            queries = queries.index_select(0, rows)
         if self.num_heads is None:
-            return Route(self.queries @ tokens.transpose(1, 2), tokens)
+            return queries @ tokens.transpose(1, 2), tokens
         tokens = self.attn_norm(tokens)
         query, key = (
             x.unflatten(-1, (self.num_heads, -1)).transpose(-3, -2)
-            for x in (self.q(self.queries), self.k(tokens)))
-        return Route(query @ key.transpose(-2, -1), tokens)
+            for x in (self.q(queries), self.k(tokens)))
+        return query @ key.transpose(-2, -1), tokens
 
     def forward(self, state: TokenState, length: int) -> TokenState:
         if self.training:
             tokens = state.x.detach() if self.stop_gradient else state.x
-            route = self.attend(tokens)
-            if state.mask is not None:  # places that fill up: not to be read
-                filling = ~state.mask[:, None]
-                filling = filling if route.logits.dim() == 3 else (
-                    filling[:, None])
-                route = route._replace(
-                    logits=route.logits.masked_fill(filling, -torch.inf))
-            state.routes.append(route)
+            state.routes.append(Route(tokens, self, state.mask))
         return super().forward(state, length)
 
 

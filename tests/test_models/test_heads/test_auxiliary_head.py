@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from mmcropr.models import Aggregator, CroprSegHead, CroprViT, LLFNeck
-from mmcropr.structures import FeatureMaps, Route
+from mmcropr.structures import FeatureMaps
 from tests.test_models.test_vectors import samples
 from tests.utils import TINY
 
@@ -20,14 +20,14 @@ def backbone(**reducer) -> CroprViT:
 
 def test_aggregator_formula():
     module = Aggregator(8)
-    route = Route(torch.randn(2, 3, 5), torch.randn(2, 5, 8))
-    weights = torch.softmax(route.logits / math.sqrt(8), dim=-1)
-    read = torch.einsum('bqm,bmd->bqd', weights, route.tokens)
+    logits, tokens = torch.randn(2, 3, 5), torch.randn(2, 5, 8)
+    weights = torch.softmax(logits / math.sqrt(8), dim=-1)
+    read = torch.einsum('bqm,bmd->bqd', weights, tokens)
     mlp, norm = module.mlp, module.norm
     hidden = F.gelu(mlp.fc1(F.layer_norm(read, (8, ), norm.weight, norm.bias,
                                          1e-6)))
     wanted = read + mlp.fc2(hidden)
-    assert torch.allclose(module(route), wanted, atol=1e-6)
+    assert torch.allclose(module(logits, tokens), wanted, atol=1e-6)
     assert mlp.fc1.out_features == 32
 
 

@@ -61,7 +61,7 @@ def test_loss_by_hand():
     targets = torch.tensor([[1., 0, 0, 0], [0] * 4, [0, 1, 0, 1]])
     for i, route in enumerate(state.routes):
         tokens = route.tokens
-        weights = (route.logits / 32**.5).softmax(-1)
+        weights = (route.read()[0] / 32**.5).softmax(-1)
         x = (weights @ tokens)
         x = x + module.aggregators[i].mlp(module.aggregators[i].norm(x))
         logits = module.fcs[i](module.norms[i](x))[:, 0]
@@ -116,6 +116,7 @@ def test_aggregator_without_its_mlp():
     module = head(mlp_ratio=0)
     assert not [n for n, _ in module.named_parameters() if 'mlp' in n]
     route = state.routes[0]
-    wanted = (route.logits / 32**.5).softmax(-1) @ route.tokens
-    torch.testing.assert_close(module.aggregators[0](route), wanted)
+    logits, tokens = route.read()
+    wanted = (logits / 32**.5).softmax(-1) @ tokens
+    torch.testing.assert_close(module.aggregators[0](logits, tokens), wanted)
     module.loss(state, [Sample([0])] * 3)

@@ -110,7 +110,7 @@ def test_queries_do_not_read_places_that_fill_up(num_heads):
     state, valid = make_state(), torch.tensor([[True, False, True]] * 2)
     state.sample(torch.arange(3).expand(2, -1), valid)
     Cropr(4, num_heads=num_heads).train()(state, state.length - 1)
-    weights = state.routes[0].logits.softmax(-1).flatten(1, -2)
+    weights = state.routes[0].read()[0].softmax(-1).flatten(1, -2)
     assert (weights[..., 3] == 0).all()
     assert (weights[..., [0, 1, 2, 4]] > 0).all()
     assert state.index.tolist() == [[0, 2]] * 2, 'they leave first'
