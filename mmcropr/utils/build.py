@@ -33,8 +33,8 @@ def plain_model(model_cfg: ConfigDict) -> ConfigDict:
             _is(head.type, name)
             for name in ('CroprClsHead', 'DynamicViTClsHead')):
         head.type = 'mmpretrain.LinearClsHead'
-        for key in ('num_modules', 'mlp_ratio', 'num_heads', 'class_weight',
-                    'auxiliary'):
+        for key in ('num_modules', 'mlp_ratio', 'num_heads', 'local',
+                    'class_weight', 'auxiliary'):
             head.pop(key, None)
     return model_cfg
 

@@ -1,0 +1,274 @@
+# Copyright (c) mmcropr contributors.
+"""Local losses are the plain sum of losses, for less memory."""
+import copy
+
+import pytest
+import torch
+from mmengine.structures import InstanceData
+from mmpretrain.models.losses import CrossEntropyLoss
+from mmpretrain.structures import DataSample
+from torch import nn
+
+from mmcropr.models import CroprMultiLabelHead, CroprSegHead, CroprViT
+from mmcropr.models.heads.cls_head import ClsAuxiliary
+from mmcropr.models.heads.local_losses import GradScale, local_losses
+from tests.test_models.test_vectors import samples
+from tests.utils import TINY
+
+QUERIES = dict(seg='patch', det='image', cls='image')
+
+
+class Learner(nn.Module):
+    """A backbone and the auxiliary head of a task, without its other head."""
+
+    def __init__(self, task='seg', reducer={}, **head):
+        super().__init__()
+        torch.manual_seed(0)
+        reducer = dict(
+            type='mmcropr.Cropr', rate=4, align=1, num_queries=QUERIES[task],
+            **reducer)  # yapf: disable
+        self.backbone = CroprViT(
+            TINY, img_size=64, out_type='tokens', reducer=reducer)
+        head.update(in_channels=32, num_classes=5, num_modules=2)
+        if task == 'cls':
+            self.head = ClsAuxiliary(CrossEntropyLoss(), **head)
+        else:
+            kind = CroprSegHead if task == 'seg' else CroprMultiLabelHead
+            self.head = kind(**head)
+        self.task = task
+        # Not at its first values, of which many are 0
+        for parameter in self.parameters():
+            parameter.data += 0.02 * torch.randn_like(parameter)
+
+    def targets(self, count):
+        if self.task == 'seg':
+            return samples(torch.randint(0, 5, (count, 64, 64)))
+        if self.task == 'cls':
+            return [DataSample().set_gt_label(i % 5) for i in range(count)]
+        labels = (torch.tensor([i % 5, 2]) for i in range(count))
+        return [DataSample(gt_instances=InstanceData(labels=x))
+                for x in labels]
+
+    def forward(self, seed=1, count=2):
+        torch.manual_seed(seed)
+        state = self.backbone(torch.randn(count, 3, 64, 64))
+        return self.head.loss(state, self.targets(count))
+
+
+def gradients(model):
+    return {name: p.grad for name, p in model.named_parameters()
+            if p.grad is not None}
+
+
+def both(factor=1., context=None, **options):
+    """Losses and gradients of the plain sum, and of local losses."""
+    results = []
+    for local in (False, True):
+        model = Learner(local=local, **options).train()
+        with context or torch.autocast('cpu', enabled=False):
+            losses = model()
+        (factor * sum(losses.values())).backward()
+        results.append((losses, gradients(model)))
+    return results
+
+
+def same(one, two, **tolerance):
+    assert one.keys() == two.keys() and one
+    for key, value in one.items():
+        torch.testing.assert_close(two[key], value, msg=lambda m: f'{key} {m}',
+                                   **tolerance)
+
+
+@pytest.mark.parametrize('options', [
+    dict(), dict(mlp_ratio=0.), dict(num_heads=1), dict(num_heads=4)])
+@pytest.mark.parametrize('task', ['seg', 'det', 'cls'])
+def test_losses_and_gradients_are_those_of_the_sum(task, options):
+    heads = {k: v for k, v in options.items() if k == 'num_heads'}
+    (losses, wanted), (local, found) = both(
+        factor=2., task=task, reducer=heads, **options)
+    same(losses, local, rtol=0, atol=0)
+    same(wanted, found, rtol=0, atol=0)
+    names = set(found)
+    assert {'backbone.reducers.0.queries', 'backbone.reducers.1.queries',
+            'head.fcs.1.bias'} < names
+    assert not [name for name in names if 'vit' in name]
+
+
+def saved_bytes(function):
+    """Bytes that a function keeps for the backward pass, at its end and at
+    most, each tensor's memory once; and what it returned."""
+    alive, most = {}, [0]
+
+    class Kept:
+
+        def __init__(self, tensor):
+            self.tensor, self.key = tensor, tensor.untyped_storage().data_ptr()
+            count, size = alive.get(self.key, (0, 0))
+            size = tensor.untyped_storage().nbytes()
+            alive[self.key] = count + 1, size
+            most[0] = max(most[0], sum(s for _, s in alive.values()))
+
+        def __del__(self):
+            count, size = alive.pop(self.key)
+            if count > 1:
+                alive[self.key] = count - 1, size
+
+    with torch.autograd.graph.saved_tensors_hooks(Kept, lambda k: k.tensor):
+        out = function()
+    return sum(size for _, size in alive.values()), most[0], out
+
+
+def test_one_module_at_a_time_keeps_its_activations():
+    kept, most = {}, {}
+    for modules in (2, 6):
+        for local in (False, True):
+            torch.manual_seed(0)
+            backbone = CroprViT(
+                dict(TINY, depth=8), img_size=64, out_type='tokens',
+                reducer=dict(type='mmcropr.Cropr', keep=[16] * modules,
+                             align=1, num_queries='patch',
+                             modules=list(range(modules)))).train()
+            head = CroprSegHead(32, 5, modules, local=local)
+            state = backbone(torch.randn(8, 3, 64, 64))
+            labels = samples(torch.randint(0, 5, (8, 64, 64)))
+            kept[modules, local], most[modules, local], losses = saved_bytes(
+                lambda: head.loss(state, labels))
+            assert len(losses) == modules
+            learnt = [*head.parameters(), *backbone.reducers.parameters()]
+            grads = 4 * sum(p.numel() for p in learnt)
+            if local:  # their gradients, and a scale for each module
+                assert grads <= kept[modules, True] < grads + 99 * modules
+    assert kept[6, False] > 2.5 * kept[2, False]
+    one = kept[2, False] / 2
+    assert most[6, True] - kept[6, True] < 1.1 * one
+
+
+def test_gradients_into_the_backbone_need_the_sum():
+    """No argument: where losses go on, they are not local."""
+    grads = []
+    for local in (None, False):
+        model = Learner(reducer=dict(stop_gradient=False), local=local)
+        sum(model.train()().values()).backward()
+        grads.append(gradients(model))
+    same(*grads, rtol=0, atol=0)
+    assert grads[0]['backbone.vit.patch_embed.proj.weight'].any()
+    model = Learner(reducer=dict(stop_gradient=False), local=True)
+    with pytest.raises(ValueError, match='local=True .*stop_gradient=False'):
+        model.head.check_backbone(model.backbone)
+    with pytest.raises(ValueError, match="True, False or None, got 'yes'"):
+        Learner(local='yes')
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_autocast(dtype):
+    if dtype == torch.float16 and not hasattr(torch, 'get_autocast_dtype'):
+        pytest.skip('this torch has no autocast to float16 on the CPU')
+    (losses, wanted), (local, found) = both(
+        context=torch.autocast('cpu', dtype))
+    same(losses, local, rtol=0, atol=0)
+    for key, value in wanted.items():
+        gap = (found[key] - value).norm() / value.norm()
+        assert gap < (1e-6 if dtype == torch.bfloat16 else 5e-3), key
+
+
+def test_gradients_in_float16_do_not_underflow():
+    """Each below 6e-8, the least that float16 knows."""
+    if not hasattr(torch, 'get_autocast_dtype'):
+        pytest.skip('this torch has no autocast to float16 on the CPU')
+    loss = dict(type='mmseg.CrossEntropyLoss', loss_weight=1e-7)
+    plain = Learner(local=False, loss_decode=loss).train()
+    sum(plain().values()).backward()
+    for local in (True, False):
+        model = Learner(local=local, loss_decode=loss).train()
+        with torch.autocast('cpu', torch.float16):
+            losses = model()
+        (1024 * sum(losses.values())).backward()
+        gaps = [(gradients(model)[key] / 1024 - value).norm() / value.norm()
+                for key, value in gradients(plain).items()]
+        assert max(gaps) < 0.05 if local else max(gaps) > 0.5
+
+
+def test_scale_falls_after_an_overflow_and_rises_again():
+    scale = GradScale(start=8., interval=2)
+    bad, good = torch.tensor([1., torch.inf]), torch.ones(2)
+    values = []
+    for grads in (bad, bad, good, bad, good, good, good, good, good, good,
+                  good, good, bad, bad, bad, bad, bad):
+        scale.update([good, grads])
+        values.append(float(scale.value))
+    assert values == [4., 2., 2., 1., 1., 2., 2., 4., 4., 8., 8., 8., 4., 2.,
+                      1., 1., 1.]
+    assert not scale.state_dict()
+
+
+def test_overflow_reaches_the_gradient_and_not_the_next_step():
+    if not hasattr(torch, 'get_autocast_dtype'):
+        pytest.skip('this torch has no autocast to float16 on the CPU')
+    model = Learner().train()
+    model.head.grad_scale.value.fill_(2.**40)
+    infinite = []
+    for _ in range(40):
+        model.zero_grad()
+        with torch.autocast('cpu', torch.float16):
+            losses = model()
+        sum(losses.values()).backward()
+        infinite.append(not all(
+            g.isfinite().all() for g in gradients(model).values()))
+    assert infinite[0] and not infinite[-1]
+
+
+def test_accumulation():
+    model, twice = (Learner().train() for _ in range(2))
+    for seed in (1, 2):
+        sum(model(seed).values()).div(2).backward()
+    total = sum(twice(1).values()) + sum(twice(2).values())
+    total.div(2).backward()
+    same(gradients(model), gradients(twice), rtol=1e-6, atol=1e-9)
+
+
+def test_a_module_of_nan_spoils_its_own_gradients_only():
+    model = Learner().train()
+    model.backbone.reducers[1].queries.data[0, 0] = torch.nan
+    losses = model()
+    assert losses['module0.loss_ce'].isfinite()
+    assert losses['module1.loss_ce'].isnan()
+    sum(losses.values()).backward()
+    found = gradients(model)
+    assert found['head.fcs.0.weight'].isfinite().all()
+    assert found['backbone.reducers.0.queries'].isfinite().all()
+    assert found['head.fcs.1.weight'].isnan().any()
+
+
+def test_what_is_frozen_gets_no_gradient():
+    model = Learner().train()
+    model.backbone.reducers[0].requires_grad_(False)
+    model.head.aggregators.requires_grad_(False)
+    sum(model().values()).backward()
+    found = gradients(model)
+    assert 'backbone.reducers.1.queries' in found
+    assert 'backbone.reducers.0.queries' not in found
+    assert not [name for name in found if 'aggregators' in name]
+    model.requires_grad_(False)
+    assert not any(loss.requires_grad for loss in model().values())
+
+
+def test_without_gradients_and_copies():
+    model = Learner().train()
+    with torch.no_grad():
+        found = model()
+    assert not any(loss.requires_grad for loss in found.values())
+    same(found, {k: v.detach() for k, v in model().items()}, rtol=0, atol=0)
+    twin = copy.deepcopy(model)
+    sum(twin().values()).backward()
+    assert gradients(twin) and not gradients(model)
+
+
+def test_several_losses_of_one_module():
+    """Each has gradients of its own, also of several values."""
+    weight = nn.Parameter(torch.tensor([1., 2.]))
+    losses = local_losses(
+        lambda: dict(one=weight.square(), two=3 * weight.sum(),
+                     acc=torch.tensor(5.)), [weight], GradScale())
+    assert losses['one'] == 2.5 and losses['acc'] == 5.
+    (losses['one'] + 10 * losses['two']).backward()
+    assert weight.grad.tolist() == [31., 32.]
