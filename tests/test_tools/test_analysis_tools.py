@@ -7,8 +7,8 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from mmcropr.models import CroprViT, TopKPruner
-from tests.utils import ROOT, TINY_EVA, load_tool
+from mmcropr.models import CroprViT, PoolNeck, TopKPruner
+from tests.utils import ROOT, TINY, TINY_EVA, load_tool
 
 flops = load_tool('analysis_tools/get_flops.py')
 benchmark = load_tool('analysis_tools/benchmark.py')
@@ -52,16 +52,16 @@ def test_published_counts(name, macs, tmp_path, monkeypatch, capsys):
     assert 'linear MACs' in capsys.readouterr().out
 
 
+class First(TopKPruner):
+    """Scores that fall with the place in the sequence."""
+
+    def score(self, state):
+        count = state.length - state.num_prefix
+        return -torch.arange(count).float().expand(len(state.x), -1)
+
+
 def test_slicing_reference_is_the_same_network():
     """Where Cropr would keep the first tokens, slicing gives its outputs."""
-
-    class First(TopKPruner):
-        """Scores that fall with the place in the sequence."""
-
-        def score(self, state):
-            count = state.length - state.num_prefix
-            return -torch.arange(count).float().expand(len(state.x), -1)
-
     backbone = CroprViT(
         TINY_EVA, img_size=96, reducer=dict(type='mmcropr.Random', rate=8))
     backbone.eval().reducers = nn.ModuleList([First(32), First(32)])
@@ -69,10 +69,29 @@ def test_slicing_reference_is_the_same_network():
     with torch.no_grad():
         wanted = backbone(image)[0]
         found = references.SlicedBackbone(backbone)(image)[0]
-        none = benchmark.no_pruning(nn.ModuleDict(dict(backbone=backbone)))
+        none = references.no_pruning(nn.ModuleDict(dict(backbone=backbone)))
         assert not torch.allclose(none.backbone(image)[0], wanted, atol=1e-3)
     assert torch.allclose(found, wanted, atol=1e-5)
     assert len(backbone.reducers) == 2, 'the references are copies'
+
+
+@pytest.mark.parametrize('pool, llf, fuse_at', [
+    ('avg', None, None), ('avg', None, -1), ('cls', True, -1),
+    ('cls', False, -1)])
+def test_slicing_reference_of_a_classifier(pool, llf, fuse_at):
+    """Pruning the last patches, whatever they are, is slicing."""
+    backbone = CroprViT(
+        TINY, img_size=96, out_type='tokens', fuse_at=fuse_at,
+        reducer=dict(type='mmcropr.Random', rate=8)).eval()
+    count = len(backbone.reducers)
+    backbone.reducers = nn.ModuleList([First(32) for _ in range(count)])
+    neck, image = PoolNeck(pool, llf), torch.rand(2, 3, 96, 96)
+    sliced = references.ideal_slicing(
+        nn.ModuleDict(dict(backbone=backbone, neck=neck)))
+    with torch.no_grad():
+        wanted = neck(backbone(image))[0]
+        found = sliced.neck(sliced.backbone(image))[0]
+    torch.testing.assert_close(found, wanted)
 
 
 @pytest.mark.parametrize('whole', [[], ['--whole']])
@@ -161,6 +180,9 @@ def test_ratios_are_paired_by_round():
 @pytest.mark.parametrize('options, message', [
     (['--device', 'cuda'], 'no CUDA device'),
     (['--device', 'cpu', '--rounds', '0'], '--rounds must be 1'),
+    (['--device', 'cpu', '--share', '1.5'], "invalid parse_share value"),
+    (['--device', 'cpu', '--train', '--dtype', 'float16'],
+     'give --dtype amp-float16'),
 ])
 def test_bad_options(options, message, monkeypatch, capsys):
     if 'cuda' in options and torch.cuda.is_available():

@@ -1,5 +1,6 @@
 # Copyright (c) mmcropr contributors.
-"""Measure inference speed of configs, as ratios within one run.
+"""Measure the speed of configs, as ratios within one run: of inference, or
+with ``--train`` of whole training steps.
 
 Every config runs beside two references of the same architecture and weights:
 no pruning, and ideal slicing, which keeps the first K tokens without scoring
@@ -8,7 +9,6 @@ turns, so a drift of the machine's clock meets all alike.
 """
 import argparse
 import contextlib
-import copy
 import json
 import platform
 import statistics
@@ -18,18 +18,16 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
 import torch
-from mmengine.config import Config
 from mmengine.utils import ProgressBar
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmcropr.models import CroprViT
-from mmcropr.utils.build import (Encoder, WholeModel, build_for_inference,
-                                 plain_model)
 from mmcropr.utils.files import written_whole
 from mmcropr.utils.logs import one_line_errors
 
 sys.path.insert(0, str(Path(__file__).parent))
-from references import ideal_slicing, no_pruning  # noqa: E402
+from entries import (  # noqa: E402
+    Entry, backbone_of, make_entries, make_training_entries)
+from training import TrainingStep, parse_share  # noqa: E402
 
 DTYPES = {
     'float32': (torch.float32, None),
@@ -40,78 +38,26 @@ DTYPES = {
 }
 
 
-class Entry(NamedTuple):
-    """One thing that is timed; ``none`` and ``slicing`` are the names of its
-    references, None where it is one itself."""
-    name: str
-    module: nn.Module
-    none: Optional[str]
-    slicing: Optional[str]
-
-
-def make_entries(configs: List[str], whole: bool) -> List[Entry]:
-    """Models of all configs, with their references.
-
-    Configs that differ in nothing but their reducers share the reference
-    without pruning; those with the same lengths also share the sliced one.
-    """
-    wrap = WholeModel if whole else Encoder
-    entries: Dict[Any, Entry] = {}
-    for config in dict.fromkeys(configs):
-        model_cfg = plain_model(Config.fromfile(config).model)
-        model_cfg.pop('train_cfg', None)
-        has_reducer = model_cfg.backbone.pop('reducer', None) is not None
-        model = build_for_inference(config)
-        if not isinstance(model.backbone, CroprViT):
-            raise ValueError(f'{config}: its backbone is '
-                             f'{type(model.backbone).__name__}, not CroprViT')
-        none_key = str(model_cfg.to_dict())
-        if not has_reducer:
-            entries.setdefault(none_key,
-                               Entry(config, wrap(model), None, None))
-            continue
-        if none_key not in entries:
-            entries[none_key] = Entry(f'no pruning ({config})',
-                                      wrap(no_pruning(model)), None, None)
-        none = entries[none_key].name
-        slice_key = (none_key, tuple(model.backbone.lengths()))
-        if slice_key not in entries:
-            entries[slice_key] = Entry(f'ideal slicing ({config})',
-                                       wrap(ideal_slicing(model)), none, None)
-        entries[config] = Entry(config, wrap(model), none,
-                                entries[slice_key].name)
-    return list(entries.values())
-
-
 class Clock:
-    """Times forwards of one module at a time on one device.
+    """Times one function at a time on one device."""
 
-    Args:
-        image: (B, C, H, W) on the device, in the type to run with.
-        amp: Type of autocast, or None.
-    """
-
-    def __init__(self, image: Tensor, amp: Optional[torch.dtype]) -> None:
-        self.image, self.device, self.amp = image, image.device, amp
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
 
     def _sync(self) -> None:
         if self.device.type == 'cuda':
             torch.cuda.synchronize(self.device)
 
-    @torch.no_grad()
     def __call__(self, function: Callable) -> float:
-        """Seconds of one forward."""
-        context = contextlib.nullcontext() if self.amp is None else (
-            torch.autocast(self.device.type, self.amp))
-        with context:
-            self._sync()
-            start = time.perf_counter()
-            function(self.image)
-            self._sync()
+        """Seconds of one run."""
+        self._sync()
+        start = time.perf_counter()
+        function()
+        self._sync()
         return time.perf_counter() - start
 
     def peak_memory(self, function: Callable) -> Optional[float]:
-        """MiB at the peak of one forward, weights of all entries included:
+        """MiB at the peak of one run, weights of all entries included:
         allocated on the GPU, or resident in the process on CPU."""
         if self.device.type == 'cuda':
             torch.cuda.reset_peak_memory_stats(self.device)
@@ -127,9 +73,27 @@ class Clock:
         return int(peak.split()[1]) / 1024
 
 
-def backbone_of(module: nn.Module) -> nn.Module:
-    """Backbone of an :class:`Encoder` or :class:`WholeModel`."""
-    return getattr(module, 'model', module).backbone
+def make_run(entry: Entry, image: Tensor, amp: Optional[torch.dtype],
+             args: argparse.Namespace) -> Callable:
+    """What is timed of an entry."""
+    module = entry.module
+    if args.train:
+        if args.compile:
+            backbone = backbone_of(module)
+            backbone.forward = torch.compile(backbone.forward)
+        learnt = [p for p in module.parameters() if p.requires_grad]
+        return TrainingStep(module, image, amp,
+                            torch.optim.AdamW(learnt, lr=1e-6))
+    forward = torch.compile(module) if args.compile else module
+
+    @torch.no_grad()
+    def infer() -> None:
+        context = contextlib.nullcontext() if amp is None else (
+            torch.autocast(image.device.type, amp))
+        with context:
+            forward(image)
+
+    return infer
 
 
 def hardware(device: torch.device) -> str:
@@ -183,6 +147,10 @@ def print_rows(rows: List[Dict[str, Any]]) -> None:
               f'{cells[0]:>7} {cells[1]:>9} {memory:>7}  {row["name"]}')
 
 
+def dtype_is_half(name: str) -> bool:
+    return DTYPES[name][0] != torch.float32
+
+
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('configs', nargs='+', metavar='CONFIG')
@@ -197,6 +165,13 @@ def parse_args() -> argparse.Namespace:
         'not just the encoder')
     parser.add_argument(
         '--compile', action='store_true', help='torch.compile every model')
+    parser.add_argument(
+        '--train', action='store_true',
+        help='time training steps: forward, backward and AdamW, on random '
+        'images and labels')
+    parser.add_argument(
+        '--share', type=parse_share, default=(1, 1), metavar='0..1',
+        help='of the full pruning rate, in these steps (default: 1)')
     parser.add_argument('--rounds', type=int, default=20)
     parser.add_argument('--warmup', type=int, default=3)
     parser.add_argument('--threads', type=int, help='CPU threads of torch')
@@ -207,6 +182,9 @@ def parse_args() -> argparse.Namespace:
     for name in ('batch', 'rounds', 'warmup'):
         if getattr(args, name) < 1:
             parser.error(f'--{name} must be 1 or more')
+    if args.train and dtype_is_half(args.dtype):
+        parser.error(f'--train in {args.dtype} would not learn: give '
+                     f'--dtype amp-{args.dtype}')
     if args.device == 'cuda' and not torch.cuda.is_available():
         parser.error('no CUDA device here; give --device cpu')
     return args
@@ -218,32 +196,30 @@ def measure(args: argparse.Namespace) -> Dict[str, Any]:
         torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     device, (dtype, amp) = torch.device(args.device), DTYPES[args.dtype]
-    entries = make_entries(args.configs, args.whole)
+    entries = make_training_entries(
+        args.configs, args.share) if args.train else make_entries(
+            args.configs, args.whole)
+    clock, run = Clock(device), {}
     for entry in entries:
         entry.module.to(device, dtype)
-    clocks = {}
     for entry in entries:
         channels = backbone_of(entry.module).in_channels
         image = torch.rand(args.batch, channels, *args.shape)
-        clocks[entry.name] = Clock(image.to(device, dtype), amp)
-    run = {
-        e.name: torch.compile(e.module) if args.compile else e.module
-        for e in entries
-    }
+        run[entry.name] = make_run(entry, image.to(device, dtype), amp, args)
     bar = ProgressBar(
         len(entries) * (args.warmup + args.rounds + 1), file=sys.stderr)
     seconds: Dict[str, List[float]] = {e.name: [] for e in entries}
     for number in range(args.warmup + args.rounds):
         order = entries if number % 2 else entries[::-1]
         for entry in order:
-            taken = clocks[entry.name](run[entry.name])
+            taken = clock(run[entry.name])
             if number >= args.warmup:
                 seconds[entry.name].append(taken)
             bar.update()
     rows = summarise(entries, seconds, args.batch)
     for row in rows:
         name = row['name']
-        row['peak_memory_mib'] = clocks[name].peak_memory(run[name])
+        row['peak_memory_mib'] = clock.peak_memory(run[name])
         bar.update()
     print(file=sys.stderr)
     import timm
@@ -262,9 +238,11 @@ def main() -> None:
     args = parse_args()
     with one_line_errors(args.debug):
         result = measure(args)
+    what = 'training step' if args.train else (
+        'whole model' if args.whole else 'encoder')
     print(f'{result["hardware"]}, {args.dtype}, batch {args.batch}, '
           f'{args.shape[0]} x {args.shape[1]} px, '
-          f'{"whole model" if args.whole else "encoder"}')
+          f'{what}')
     print_rows(result['results'])
     if args.json:
         with written_whole(args.json) as part:

@@ -1,12 +1,14 @@
 # Copyright (c) mmcropr contributors.
-"""Count parameters and multiply-accumulates of a config at inference."""
+"""Count parameters and multiply-accumulates of a config at inference, or with
+``--train`` the work and the memory of a training step."""
 import argparse
 import json
+import sys
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Union
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -16,6 +18,9 @@ from mmcropr.utils.build import (Encoder, WholeModel, build_for_inference,
                                  plain_model)
 from mmcropr.utils.files import written_whole
 from mmcropr.utils.logs import one_line_errors
+
+sys.path.insert(0, str(Path(__file__).parent))
+from training import count_step, parse_share  # noqa: E402
 
 LINEAR = ('mm', 'addmm', 'convolution')
 
@@ -74,18 +79,18 @@ def tokens_per_block(backbone: nn.Module, grid: tuple,
     return lengths
 
 
-def analyse(config: str, shape: tuple) -> Dict[str, Any]:
+def analyse(config: Union[str, Config], shape: tuple) -> Dict[str, Any]:
     """Everything that the tool reports of one config.
 
     Args:
-        config: Path of a config whose backbone is a CroprViT.
+        config: Config whose backbone is a CroprViT, or its path.
         shape: Height and width of the image in pixels.
     """
     model = build_for_inference(config)
     backbone = getattr(model, 'backbone', None)
     if not isinstance(backbone, CroprViT):
         raise SystemExit(
-            f'the backbone of {config} is {type(backbone).__name__}; this '
+            f'the backbone of the model is {type(backbone).__name__}; this '
             'tool counts models with a mmcropr.CroprViT (of one without a '
             'reducer, too), the get_flops.py of its host all others.')
     image = (1, backbone.in_channels, *shape)
@@ -93,8 +98,6 @@ def analyse(config: str, shape: tuple) -> Dict[str, Any]:
     grid = tuple(-(-size // p) for size, p in zip(shape, patch))
     fuse_at = fuses_at(backbone, getattr(model, 'neck', None))
     result = dict(
-        config=config,
-        shape=list(shape),
         params=sum(p.numel() for p in Encoder(model).parameters()),
         **count_macs(Encoder(model), image),
         tokens_per_block=tokens_per_block(backbone, grid, fuse_at))
@@ -115,33 +118,76 @@ def main() -> None:
         help='image size in pixels (default: img_size of the backbone)')
     parser.add_argument('--json', type=Path, help='write the result there')
     parser.add_argument(
+        '--train', action='store_true',
+        help='count a step of training instead, forward and backward, which '
+        'is done for that, on the CPU')
+    parser.add_argument(
+        '--batch', type=int, default=1, help='images of that step')
+    parser.add_argument(
+        '--amp', choices=('bfloat16', 'float16'),
+        help='autocast in that step')
+    parser.add_argument(
+        '--share', type=parse_share, default=(1, 1), metavar='0..1',
+        help='of the full pruning rate in that step (default: 1)')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+        help='override settings of the config')
+    parser.add_argument(
         '--debug', action='store_true', help='show where an error is from')
     args = parser.parse_args()
+    if args.batch < 1:
+        parser.error(f'--batch must be 1 or more, got {args.batch}')
     with one_line_errors(args.debug):
         report(args)
 
 
-def report(args: argparse.Namespace) -> None:
-    """Analyse, print and write."""
-    shape = args.shape
-    if shape is None:
-        model = plain_model(Config.fromfile(args.config).model)
-        size = model.backbone.get('img_size', 224)
-        shape = (size, size) if isinstance(size, int) else size
-    if min(shape) < 1:
-        raise ValueError(f'--shape must be positive, got {tuple(shape)}')
-    result = analyse(args.config, tuple(shape))
-    text = json.dumps(result, indent=2)
-    if args.json:
-        with written_whole(args.json) as part:
-            part.write_text(text + '\n')
-    print(f'{args.config} at {shape[0]} x {shape[1]} px, encoder:')
+def print_counts(result: Dict[str, Any]) -> None:
     print(f'  parameters   {result["params"] / 1e6:.1f} M')
     print(f'  linear MACs  {result["linear_macs"] / 1e9:.1f} G  '
           '(linear and convolution layers, as the paper counts)')
     print(f'  total MACs   {result["total_macs"] / 1e9:.1f} G  '
           '(with attention)')
     print(f'  tokens       {result["tokens_per_block"]}')
+
+
+def print_step(result: Dict[str, Any]) -> None:
+    print(f'  forward and backward  {result["flops"] / 1e9:.1f} GFLOP')
+    print('  of it attention       '
+          f'{result["attention_flops"] / 1e9:.1f} GFLOP')
+    print('  of it auxiliary head  '
+          f'{result["auxiliary_flops"] / 1e9:.1f} GFLOP')
+    print(f'  kept for backward     {result["kept_bytes"] / 1e9:.3f} GB')
+    print(f'  gradients held early  '
+          f'{result["early_gradient_bytes"] / 1e9:.3f} GB')
+
+
+def report(args: argparse.Namespace) -> None:
+    """Analyse, print and write."""
+    shape = args.shape
+    cfg = Config.fromfile(args.config)
+    cfg.merge_from_dict(args.cfg_options or {})
+    if shape is None:
+        model = plain_model(cfg.model)
+        size = model.backbone.get('img_size', 224)
+        shape = (size, size) if isinstance(size, int) else size
+    if min(shape) < 1:
+        raise ValueError(f'--shape must be positive, got {tuple(shape)}')
+    if args.train:
+        amp = getattr(torch, args.amp) if args.amp else None
+        result = dict(
+            batch=args.batch, amp=args.amp, share=list(args.share),
+            **count_step(cfg, tuple(shape), args.batch, amp, args.share))
+    else:
+        result = analyse(cfg, tuple(shape))
+    result = dict(
+        config=args.config, cfg_options=args.cfg_options or {},
+        shape=list(shape), **result)  # yapf: disable
+    if args.json:
+        with written_whole(args.json) as part:
+            part.write_text(json.dumps(result, indent=2) + '\n')
+    print(f'{args.config} at {shape[0]} x {shape[1]} px, '
+          f'{"one training step" if args.train else "encoder"}:')
+    (print_step if args.train else print_counts)(result)
 
 
 if __name__ == '__main__':

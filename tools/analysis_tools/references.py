@@ -1,12 +1,12 @@
 # Copyright (c) mmcropr contributors.
 """What a speed is compared with: no pruning, and ideal slicing."""
 import copy
-from typing import Any
+from typing import Any, Optional
 
 import torch
 from torch import Tensor, nn
 
-from mmcropr.models import CroprViT, LLFNeck
+from mmcropr.models import CroprViT, LLFNeck, PoolNeck
 from mmcropr.models.backbones.arch import trunk_class
 from mmcropr.structures import FeatureMaps
 
@@ -17,18 +17,28 @@ class SlicedBackbone(nn.Module):
     A plain loop over the same blocks, with views in place of selection and a
     concatenation in place of restoration: nothing of the token state's
     machinery, so that its cost shows in the ratio.
+
+    Args:
+        backbone: The one to do as.
+        neck: Of a classifier, whose work it does, too.
     """
 
-    def __init__(self, backbone: CroprViT) -> None:
+    def __init__(self,
+                 backbone: CroprViT,
+                 neck: Optional[PoolNeck] = None) -> None:
         super().__init__()
         self.vit = backbone.vit
         self.trunk = trunk_class(self.vit)(self.vit)
         self.in_channels = backbone.in_channels
         self.schedule, self.fuse_at = backbone.schedule, backbone.fuse_at
+        self.progress = (1, 1)
+        self.pool = None if neck is None else neck.pool
+        if neck is not None and neck.llf is not None:
+            self.fuse_at = self.trunk.depth - 1 if neck.llf else None
 
     def forward(self, image: Tensor) -> FeatureMaps:
         state = self.trunk.embed(image)
-        lengths = self.schedule.lengths(state.grid)
+        lengths = self.schedule.lengths(state.grid, self.progress)
         plan = dict(zip(self.schedule.modules, lengths))
         mixed = getattr(self.vit, 'rope_mixed', False)
         x, left = state.x, []
@@ -43,7 +53,12 @@ class SlicedBackbone(nn.Module):
             if number in plan:
                 left.append(x[:, plan[number]:])
                 x = x[:, :plan[number]]
-        return FeatureMaps([state.to_map(self.vit.norm(x))], state)
+        norm = state.origin.norm
+        if self.pool == 'avg':
+            return FeatureMaps([norm(x.mean(1))], state)
+        if self.pool == 'cls':
+            return FeatureMaps([norm(x)[:, 0]], state)
+        return FeatureMaps([state.to_map(norm(x))], state)
 
 
 def _with(module: nn.Module, **parts: Any) -> nn.Module:
@@ -65,9 +80,10 @@ def no_pruning(model: nn.Module) -> nn.Module:
 
 def ideal_slicing(model: nn.Module) -> nn.Module:
     """The same model with its reducers replaced by slices."""
-    parts = dict(backbone=SlicedBackbone(model.backbone))
     neck = getattr(model, 'neck', None)
-    if isinstance(neck, LLFNeck):
+    pool = neck if isinstance(neck, PoolNeck) else None
+    parts = dict(backbone=SlicedBackbone(model.backbone, pool))
+    if isinstance(neck, (LLFNeck, PoolNeck)):
         parts['neck'] = nn.Identity()
     elif isinstance(neck, nn.Sequential):
         parts['neck'] = nn.Sequential(

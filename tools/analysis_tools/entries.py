@@ -1,0 +1,101 @@
+# Copyright (c) mmcropr contributors.
+"""What the benchmark times: models of configs, and their references."""
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+
+from mmengine.config import Config
+from references import ideal_slicing, no_pruning
+from torch import nn
+from training import build_for_training, detector_of, set_share
+
+from mmcropr.models import CroprViT
+from mmcropr.utils.build import (Encoder, WholeModel, build_for_inference,
+                                 plain_model)
+
+
+class Entry(NamedTuple):
+    """One thing that is timed; ``none`` and ``slicing`` are the names of its
+    references, None where it is one itself."""
+    name: str
+    module: nn.Module
+    none: Optional[str]
+    slicing: Optional[str]
+
+
+def make_entries(configs: List[str], whole: bool) -> List[Entry]:
+    """Models of all configs, with their references.
+
+    Configs that differ in nothing but their reducers share the reference
+    without pruning; those with the same lengths also share the sliced one.
+    """
+    wrap = WholeModel if whole else Encoder
+    entries: Dict[Any, Entry] = {}
+    for config in dict.fromkeys(configs):
+        model_cfg = plain_model(Config.fromfile(config).model)
+        model_cfg.pop('train_cfg', None)
+        has_reducer = model_cfg.backbone.pop('reducer', None) is not None
+        model = build_for_inference(config)
+        check_backbone(config, model.backbone)
+        none_key = str(model_cfg.to_dict())
+        if not has_reducer:
+            entries.setdefault(none_key,
+                               Entry(config, wrap(model), None, None))
+            continue
+        if none_key not in entries:
+            entries[none_key] = Entry(f'no pruning ({config})',
+                                      wrap(no_pruning(model)), None, None)
+        none = entries[none_key].name
+        slice_key = (none_key, tuple(model.backbone.lengths()))
+        if slice_key not in entries:
+            entries[slice_key] = Entry(f'ideal slicing ({config})',
+                                       wrap(ideal_slicing(model)), none, None)
+        entries[config] = Entry(config, wrap(model), none,
+                                entries[slice_key].name)
+    return list(entries.values())
+
+
+def make_training_entries(configs: List[str],
+                          share: Tuple[int, int]) -> List[Entry]:
+    """Models of all configs in train mode, with their references, which have
+    their ViT's weights and no auxiliary head.
+
+    Args:
+        configs: Paths.
+        share: Of the full pruning rate, numerator and denominator.
+    """
+    entries: Dict[Any, Entry] = {}
+    for config in dict.fromkeys(configs):
+        cfg = Config.fromfile(config)
+        model = build_for_training(cfg)
+        backbone = detector_of(model).backbone
+        check_backbone(config, backbone)
+        if backbone.schedule is None:
+            entries.setdefault(config, Entry(config, model, None, None))
+            continue
+
+        def reference(kind: str, change: Callable) -> str:
+            plain = build_for_training(cfg, plain=True)
+            plain.backbone = backbone
+            name = f'{kind} ({config})'
+            twin = change(plain).train()
+            set_share(twin, share)
+            entries[name] = Entry(name, twin, None, None)
+            return name
+
+        none = reference('no pruning', no_pruning)
+        slicing = reference('ideal slicing', ideal_slicing)
+        entries[slicing] = entries[slicing]._replace(none=none)
+        set_share(model, share)
+        entries[config] = Entry(config, model, none, slicing)
+    return list(entries.values())
+
+
+def check_backbone(config: str, backbone: nn.Module) -> None:
+    """Raise a ValueError unless it is a CroprViT."""
+    if not isinstance(backbone, CroprViT):
+        raise ValueError(f'{config}: its backbone is '
+                         f'{type(backbone).__name__}, not CroprViT')
+
+
+def backbone_of(module: nn.Module) -> nn.Module:
+    """Backbone of an entry's module."""
+    return detector_of(getattr(module, 'model', module)).backbone

@@ -1,0 +1,300 @@
+# Copyright (c) mmcropr contributors.
+"""Training steps on made-up images and labels, for the analysis tools."""
+import contextlib
+from fractions import Fraction
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.structures import InstanceData, PixelData
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from mmcropr.models.checks import find_backbone
+from mmcropr.models.heads import StateHead
+from mmcropr.models.heads.local_losses import HandOver
+from mmcropr.utils.build import blank_samples, plain_model
+
+OBJECTS = 8  # in every image of a detector
+
+
+def build_for_training(cfg: Config, plain: bool = False) -> nn.Module:
+    """The model of a config with random weights, in train mode.
+
+    Args:
+        cfg: The config.
+        plain: Whether without reducers, and without their auxiliary heads.
+    """
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    model_cfg = plain_model(cfg.model) if plain else cfg.model
+    if plain:
+        model_cfg.backbone.pop('reducer', None)
+    return MODELS.build(model_cfg).train()
+
+
+def no_drop_path(model: nn.Module) -> None:
+    """Leave out the random skipping of blocks, which would make the work of
+    a step depend on luck."""
+    for block in detector_of(model).backbone.vit.blocks:
+        for name in ('drop_path', 'drop_path1', 'drop_path2'):
+            if hasattr(block, name):
+                setattr(block, name, nn.Identity())
+
+
+def detector_of(model: nn.Module) -> nn.Module:
+    """The detector inside a CroprDetector; any other model as it is."""
+    return getattr(model, 'detector', model)
+
+
+def parse_share(text: str) -> Tuple[int, int]:
+    """Share of the full pruning rate, '0.5' or '1/2' -> (1, 2).
+
+    Raises:
+        ValueError: If it is not a number from 0 to 1.
+    """
+    share = Fraction(text)
+    if not 0 <= share <= 1:
+        raise ValueError(f'not in [0, 1]: {text}')
+    return share.numerator, share.denominator
+
+
+def set_share(model: nn.Module, share: Tuple[int, int]) -> None:
+    """Prune by this share of the full rate, as the curriculum does."""
+    backbone = detector_of(model).backbone
+    if hasattr(backbone, 'set_progress'):
+        backbone.set_progress(share)
+    else:
+        backbone.progress = share
+
+
+def make_labels(model: nn.Module, image: Tensor) -> list:
+    """Random labels for images (B, C, H, W), as the host of a model has them.
+
+    Raises:
+        ValueError: If it is no segmentor, detector or classifier.
+    """
+    inner, (height, width) = detector_of(model), image.shape[-2:]
+    if hasattr(inner, 'decode_head'):
+        from mmseg.structures import SegDataSample
+        head = inner.decode_head
+        head = head[-1] if isinstance(head, nn.ModuleList) else head
+        return [
+            SegDataSample(
+                metainfo=dict(img_shape=(height, width)),
+                gt_sem_seg=PixelData(
+                    data=torch.randint(head.num_classes, (1, height, width),
+                                       device=image.device))) for _ in image
+        ]
+    if hasattr(inner, 'with_bbox'):
+        return [_objects(sample, image) for sample in blank_samples(image)]
+    if hasattr(inner, 'head'):
+        from mmpretrain.structures import DataSample
+        return [
+            DataSample().set_gt_label(
+                int(torch.randint(inner.head.num_classes, ()))).to(
+                    image.device) for _ in image
+        ]
+    raise ValueError(f'{type(inner).__name__} is no segmentor, detector or '
+                     'classifier with a CroprViT as its backbone')
+
+
+def _objects(sample: Any, image: Tensor) -> Any:
+    """Add boxes with masks, of the first class."""
+    from mmdet.structures.mask import BitmapMasks
+    height, width = image.shape[-2:]
+    size = torch.tensor([width, height, width, height])
+    corners = torch.rand(OBJECTS, 2) * 0.6
+    boxes = torch.cat([corners, corners + 0.1 + torch.rand(OBJECTS, 2) * 0.3],
+                      dim=1) * size
+    masks = torch.zeros(OBJECTS, height, width, dtype=torch.uint8)
+    for mask, (x0, y0, x1, y1) in zip(masks, boxes.long().tolist()):
+        mask[y0:y1, x0:x1] = 1
+    sample.gt_instances = InstanceData(
+        bboxes=boxes.to(image), masks=BitmapMasks(
+            masks.numpy(), height, width),
+        labels=torch.zeros(OBJECTS, dtype=torch.long, device=image.device))
+    sample.ignored_instances = InstanceData(
+        bboxes=boxes[:0].to(image),
+        labels=torch.zeros(0, dtype=torch.long, device=image.device))
+    return sample
+
+
+class TrainingStep:
+    """Forward and backward pass, and a step of the optimiser if there is one.
+
+    Args:
+        model: In train mode, on the device.
+        image: Preprocessed, (B, C, H, W).
+        amp: Type of autocast, or None.
+        optimizer: To be stepped, or None.
+    """
+
+    def __init__(self,
+                 model: nn.Module,
+                 image: Tensor,
+                 amp: Optional[torch.dtype] = None,
+                 optimizer: Optional[torch.optim.Optimizer] = None) -> None:
+        self.model, self.image, self.amp = model, image, amp
+        self.optimizer = optimizer
+        scaler = getattr(torch.amp, 'GradScaler', torch.cuda.amp.GradScaler)
+        self.scaler = scaler(
+            enabled=image.is_cuda and amp == torch.float16)
+        self.labels = make_labels(model, image)
+
+    def losses(self) -> Dict[str, Any]:
+        """The forward pass: losses by name."""
+        device = self.image.device.type
+        context = contextlib.nullcontext() if self.amp is None else (
+            torch.autocast(device, self.amp))
+        with context:
+            return self.model(self.image, self.labels, mode='loss')
+
+    def backward(self, losses: Dict[str, Any]) -> None:
+        """The rest of the step."""
+        self.scaler.scale(self.model.parse_losses(losses)[0]).backward()
+        if self.optimizer is not None:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        self.model.zero_grad(set_to_none=True)
+
+    def __call__(self) -> None:
+        self.backward(self.losses())
+
+
+class KeptBytes:
+    """Memory that is kept for the backward pass: every storage once, without
+    the weights themselves."""
+
+    def __init__(self, model: nn.Module) -> None:
+        tensors = [*model.parameters(), *model.buffers()]
+        self._known = {t.untyped_storage().data_ptr() for t in tensors}
+        self._alive: Dict[int, List[int]] = {}  # address -> uses, bytes
+
+    @property
+    def total(self) -> int:
+        """Bytes kept now."""
+        return sum(size for _, size in self._alive.values())
+
+    @contextlib.contextmanager
+    def counted(self) -> Iterator['KeptBytes']:
+        """Count what is saved in this context."""
+        with torch.autograd.graph.saved_tensors_hooks(
+                self._pack, lambda kept: kept.tensor):
+            yield self
+
+    def _pack(self, tensor: Tensor) -> '_Kept':
+        return _Kept(tensor, self._alive, self._known)
+
+
+class _Kept:
+    """A saved tensor, counted as long as it is saved."""
+
+    def __init__(self, tensor: Tensor, alive: Dict[int, List[int]],
+                 known: set) -> None:
+        # A result that is saved would hold itself by its own graph
+        self.tensor, self.alive = tensor.detach(), alive
+        storage = tensor.untyped_storage()
+        self.key = storage.data_ptr()
+        if self.key in known:
+            self.key = 0
+        if self.key:
+            entry = alive.setdefault(self.key, [0, storage.nbytes()])
+            entry[0] += 1
+
+    def __del__(self) -> None:
+        if self.key:
+            entry = self.alive[self.key]
+            entry[0] -= 1
+            if entry[0] == 0:
+                del self.alive[self.key]
+
+
+def early_gradients(losses: Dict[str, Any]) -> int:
+    """Bytes of the gradients that local losses hold already."""
+    total = 0
+    for loss in losses.values():
+        node = getattr(loss, 'grad_fn', None)
+        if node is not None and node.name() == f'{HandOver.__name__}Backward':
+            total += sum(t.nbytes for t in node.saved_tensors[1:])
+    return total
+
+
+def attention_formulas() -> Dict[Any, Callable]:
+    """FLOPs of the fused attention of CPUs, which torch's counter does not
+    know: two products forward, five backward."""
+    ops = torch.ops.aten
+
+    def forward(q: tuple, k: tuple, v: tuple, *args: Any,
+                **kwargs: Any) -> int:
+        batch, heads, queries, dim = q
+        return 2 * batch * heads * queries * k[2] * (dim + v[3])
+
+    def backward(above: tuple, q: tuple, k: tuple, v: tuple, *args: Any,
+                 **kwargs: Any) -> int:
+        return 5 * forward(q, k, v) // 2
+
+    names = '_scaled_dot_product_flash_attention_for_cpu'
+    found = {}
+    for name, formula in ((names, forward), (f'{names}_backward', backward)):
+        if hasattr(ops, name):
+            found[getattr(ops, name)] = formula
+    return found
+
+
+def count_step(cfg: Config, shape: Tuple[int, int], batch: int = 1,
+               amp: Optional[torch.dtype] = None,
+               share: Tuple[int, int] = (1, 1)) -> Dict[str, int]:
+    """Work and memory of one training step, which is done for that.
+
+    Args:
+        cfg: Config whose backbone is a CroprViT.
+        shape: Height and width of the images in pixels.
+        batch: Number of images.
+        amp: Type of autocast, or None.
+        share: Of the full pruning rate, numerator and denominator.
+
+    Returns:
+        ``flops`` of forward and backward pass, ``attention_flops`` of these
+        in fused attention and ``auxiliary_flops`` in the auxiliary head;
+        ``kept_bytes`` for the backward pass at its
+        start, and ``early_gradient_bytes`` more of gradients that local
+        losses hold by then, all of which exist at its end in any case.
+    """
+    torch.manual_seed(0)
+    model = build_for_training(cfg)
+    backbone = find_backbone(model)
+    no_drop_path(model)
+    set_share(model, share)
+    image = torch.randn(batch, backbone.in_channels, *shape)
+    step, kept = TrainingStep(model, image, amp), KeptBytes(model)
+
+    def counter() -> FlopCounterMode:
+        return FlopCounterMode(
+            display=False, custom_mapping=attention_formulas())
+
+    with counter() as flops:
+        with kept.counted():
+            losses = step.losses()
+        early = early_gradients(losses)
+        result = dict(
+            kept_bytes=kept.total - early, early_gradient_bytes=early)
+        step.backward(losses)
+    result['flops'] = flops.get_total_flops()
+    result['attention_flops'] = sum(
+        count for op, count in flops.get_flop_counts()['Global'].items()
+        if 'attention' in str(op))
+    result['auxiliary_flops'] = 0
+    heads = [m for m in model.modules() if isinstance(m, StateHead)]
+    if heads:
+        states: List[Any] = []
+        handle = backbone.register_forward_hook(
+            lambda module, args, out: states.append(out))
+        with torch.no_grad():
+            step.losses()
+        handle.remove()
+        with counter() as flops:
+            losses = heads[0].loss(states[0], step.labels)
+            model.parse_losses(losses)[0].backward()
+        result['auxiliary_flops'] = flops.get_total_flops()
+    return result
