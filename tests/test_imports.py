@@ -12,7 +12,8 @@ LAYERS = ['mmcropr.version', 'mmcropr.utils', 'mmcropr.registry',
           'mmcropr.structures', 'mmcropr.models.reducers',
           'mmcropr.models.backbones', 'mmcropr.models.necks',
           'mmcropr.models.heads', 'mmcropr.models.checks',
-          'mmcropr.models.detectors', 'mmcropr.models', 'mmcropr.engine',
+          'mmcropr.models.classifiers', 'mmcropr.models.detectors',
+          'mmcropr.models', 'mmcropr.engine',
           'mmcropr', 'tools']
 FILES = sorted(
     p.relative_to(ROOT).as_posix() for folder in ('mmcropr', 'tools')

@@ -57,8 +57,12 @@ def set_visualization(cfg: Config, args: argparse.Namespace) -> None:
     """Make the host's visualization hook draw what --show(-dir) ask for."""
     hook = cfg.default_hooks.get('visualization')
     if hook is None:
-        raise SystemExit('--show and --show-dir need a visualization hook in '
-                         'default_hooks of the config')
+        raise ValueError(
+            '--show and --show-dir draw by the visualization hook of the '
+            'host, and default_hooks of the config has none: add '
+            "visualization=dict(type='SegVisualizationHook') for mmseg, "
+            "'DetVisualizationHook' for mmdet or 'VisualizationHook' for "
+            'mmpretrain.')
     # mmpretrain's hook has a name of its own for it
     hook['enable' if hook.type == 'VisualizationHook' else 'draw'] = True
     hook.setdefault('interval', 1)  # mmseg would draw every 50th batch

@@ -100,7 +100,7 @@ def check_weights(runner: Runner, cfg: Config) -> bool:
         else:
             check_init(model)
         return True
-    check_checkpoint(model, cfg.load_from)
+    check_checkpoint(model, cfg.load_from, exact=True)
     return check_resume(read(cfg.load_from), cfg.load_from, cfg)
 
 

@@ -5,5 +5,5 @@ model = dict(
             type='mmcropr.Cropr',
             keep=[136, 96, 64],
             modules=[5, 11, 17],
-            num_queries=1)),
-    head=dict(type='mmcropr.CroprClsHead', num_modules=3))
+            num_queries='image')),
+    head=dict(type='mmcropr.CroprClsHead'))

@@ -8,5 +8,5 @@ model = dict(
             type='mmcropr.Cropr',
             keep=list(range(208, 40, -8)),
             modules=list(range(2, 23)),
-            num_queries=1)),
-    head=dict(type='mmcropr.CroprClsHead', num_modules=21))
+            num_queries='image')),
+    head=dict(type='mmcropr.CroprClsHead'))

@@ -2,13 +2,9 @@
 _base_ = '../no_pruning/mask-rcnn_digits-eva_1xb16-6e_digits-scenes-96x96.py'
 detector = _base_.model
 detector.backbone.reducer = dict(
-    type='mmcropr.Cropr', keep=[72, 24], modules=[0, 1], num_queries=1)
+    type='mmcropr.Cropr', keep=[72, 24], modules=[0, 1], num_queries='image')
 model = dict(
     _delete_=True,
     type='mmcropr.CroprDetector',
     detector=detector,
-    auxiliary_head=dict(
-        type='mmcropr.CroprMultiLabelHead',
-        in_channels=96,
-        num_classes=10,
-        num_modules=2))
+    auxiliary_head=dict(type='mmcropr.CroprMultiLabelHead'))

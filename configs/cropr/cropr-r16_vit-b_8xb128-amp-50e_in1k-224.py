@@ -5,5 +5,5 @@ model = dict(
             type='mmcropr.Cropr',
             rate=16,
             align=4,
-            num_queries=1)),
-    head=dict(type='mmcropr.CroprClsHead', num_modules=10))
+            num_queries='image')),
+    head=dict(type='mmcropr.CroprClsHead'))

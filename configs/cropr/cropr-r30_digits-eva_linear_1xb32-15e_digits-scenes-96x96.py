@@ -2,7 +2,7 @@
 _base_ = '../no_pruning/digits-eva_linear_1xb32-15e_digits-scenes-96x96.py'
 model = dict(
     backbone=dict(
-        reducer=dict(type='mmcropr.Cropr', rate=30, num_queries=144)),
+        reducer=dict(type='mmcropr.Cropr', rate=30, num_queries='patch')),
     auxiliary_head=dict(
         type='mmcropr.CroprSegHead',
         in_channels=96,

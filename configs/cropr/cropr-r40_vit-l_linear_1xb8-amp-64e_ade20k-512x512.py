@@ -1,7 +1,7 @@
 _base_ = '../no_pruning/vit-l_linear_1xb8-amp-64e_ade20k-512x512.py'
 model = dict(
     backbone=dict(
-        reducer=dict(type='mmcropr.Cropr', rate=40, num_queries=1024)),
+        reducer=dict(type='mmcropr.Cropr', rate=40, num_queries='patch')),
     auxiliary_head=dict(
         type='mmcropr.CroprSegHead',
         in_channels=1024,

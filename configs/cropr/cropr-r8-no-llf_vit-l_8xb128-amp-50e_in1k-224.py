@@ -6,5 +6,5 @@ model = dict(
             type='mmcropr.Cropr',
             rate=8,
             align=4,
-            num_queries=1)),
-    head=dict(type='mmcropr.CroprClsHead', num_modules=23))
+            num_queries='image')),
+    head=dict(type='mmcropr.CroprClsHead'))

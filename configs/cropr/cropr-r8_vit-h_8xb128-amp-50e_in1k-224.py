@@ -5,5 +5,5 @@ model = dict(
             type='mmcropr.Cropr',
             rate=8,
             align=8,
-            num_queries=1)),
-    head=dict(type='mmcropr.CroprClsHead', num_modules=30))
+            num_queries='image')),
+    head=dict(type='mmcropr.CroprClsHead'))

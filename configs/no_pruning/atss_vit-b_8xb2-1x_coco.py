@@ -3,6 +3,7 @@ _base_ = 'mmdet::atss/atss_r50_fpn_1x_coco.py'
 custom_imports = dict(imports=['mmcropr'], allow_failed_imports=False)
 default_hooks = dict(
     model_check=dict(type='mmcropr.ModelCheckHook'),
+    token_log=dict(type='mmcropr.TokenLogHook'),
     finite_loss=dict(type='mmcropr.FiniteLossHook'))
 model = dict(
     backbone=dict(

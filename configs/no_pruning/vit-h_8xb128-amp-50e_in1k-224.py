@@ -4,6 +4,4 @@ _base_ = [
     '../_base_/schedules/adamw_imagenet_50e.py',
     '../_base_/cls_runtime.py',
 ]
-model = dict(
-    backbone=dict(arch='vit_huge_patch14_224.mae'),
-    head=dict(in_channels=1280))
+model = dict(backbone=dict(arch='vit_huge_patch14_224.mae'))

@@ -5,5 +5,5 @@ model = dict(
             type='mmcropr.NonSalient',
             keep=[80, 48, 32],
             modules=[1, 2, 3],
-            num_queries=1)),
-    head=dict(type='mmcropr.CroprClsHead', num_modules=3))
+            num_queries='image')),
+    head=dict(type='mmcropr.CroprClsHead'))

@@ -1,9 +1,11 @@
 # Copyright (c) mmcropr contributors.
+import logging
 import math
 from pathlib import Path
 from typing import Any, Dict
 
 import torch
+from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
@@ -125,7 +127,9 @@ def check_init(model: nn.Module) -> None:
                         f'(checkpoint={path}, prefix={prefix!r})')
 
 
-def check_checkpoint(model: nn.Module, path: str) -> None:
+def check_checkpoint(model: nn.Module,
+                     path: str,
+                     exact: bool = False) -> None:
     """Raise a ValueError unless a file holds all weights of a model, and no
     others of reducers.
 
@@ -136,6 +140,9 @@ def check_checkpoint(model: nn.Module, path: str) -> None:
     Args:
         model: The model as built.
         path: A checkpoint file or an address that mmengine can load.
+        exact: Whether a model without reducers may not have the weights of
+            one with them, as the optimiser's state does not fit it. Else a
+            warning says so: it runs, without pruning.
     """
     given = _shapes(path, model)
     wanted = {
@@ -157,10 +164,15 @@ def check_checkpoint(model: nn.Module, path: str) -> None:
             'both with tools/model_converters/strip_auxiliary.py.')
     reducers = [key for key in wanted if 'backbone.reducers.' in key]
     more = [
-        key for key in given if 'backbone.reducers.' in key
-        and reducers and key not in wanted
+        key for key in given
+        if 'backbone.reducers.' in key and key not in wanted
     ]
-    if more:
+    if more and not reducers and not exact:
+        print_log(
+            f'{path} is of a model with a reducer ({more[0]}, ...), and that '
+            'of the config has none: it runs without pruning.', 'current',
+            logging.WARNING)
+    elif more:
         raise ValueError(
             f'{path} has {len(more)} weights of reducers that the config does '
             f'not have ({", ".join(more[:3])}): another reducer, more modules,'

@@ -7,7 +7,6 @@ import torch
 from mmengine.config import Config
 from torch import distributed
 
-
 NO_GPU = '''
 
   NO GPU IN SIGHT: this job of several processes runs on the CPU (gloo).

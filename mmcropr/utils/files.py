@@ -8,7 +8,7 @@ import signal
 import threading
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, IO, Iterator
+from typing import IO, Any, Iterator
 
 
 def _exit(number: int, frame: Any) -> None:

@@ -7,7 +7,7 @@ import torch
 from mmcropr.models import CroprViT
 from mmcropr.models.reducers import DPCKNN
 from mmcropr.models.reducers.tome import match_tokens, merge_tokens
-from tests.zoo import load, check, build, check_run
+from tests.zoo import build, check, check_run, load
 
 
 @pytest.mark.parametrize('method, reducer', [

@@ -10,7 +10,7 @@ from mmcropr.models.heads.dynamic_vit_head import (class_loss, ratio_loss,
 from mmcropr.models.reducers import DynamicViT, KMedoids
 from mmcropr.models.reducers.k_medoids import cluster_medoids
 from tests.utils import group
-from tests.zoo import load, check, build, run, check_run, reordered
+from tests.zoo import build, check, check_run, load, reordered, run
 
 
 def check_unfused(model, vectors, prefix=''):

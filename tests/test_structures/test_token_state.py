@@ -5,8 +5,7 @@ from itertools import product
 import pytest
 import torch
 
-from mmcropr.structures import (FeatureMaps, put_rows, split_lowest,
-                                take_rows)
+from mmcropr.structures import FeatureMaps, put_rows, split_lowest, take_rows
 from tests.utils import make_state
 
 GRID = (3, 5)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tests.eva02 import (DIM, HEADS, OUT, TRANSPOSED, make_source,
-                         small_model, tool)
+from tests.eva02 import (DIM, HEADS, OUT, TRANSPOSED, make_source, small_model,
+                         tool)
 from tests.utils import check_close
 
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 from mmengine.registry import MODELS, init_default_scope
 
-from mmcropr.utils.checkpoint import (check_checkpoint, check_init,
-                                      check_start)
+from mmcropr.utils.checkpoint import check_checkpoint, check_init, check_start
 from tests.utils import (free_port, run_tool, tiny_classifier_config,
                          tiny_detector_config, tiny_digits_config)
 

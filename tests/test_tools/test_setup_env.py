@@ -191,8 +191,11 @@ def test_interruption_is_one_line(number, tmp_path):
         '"import os, time; print(os.getpid(), flush=True); time.sleep(60)"])\n'
         'sys.argv = ["setup_env.py"]\n'
         'install.main()\n')
-    child = subprocess.Popen([sys.executable, str(script)], text=True,
-                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    # A shell lets jobs in the background ignore SIGINT, and so all they start
+    child = subprocess.Popen(
+        [sys.executable, str(script)], text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL))  # yapf: disable
     inner = int(child.stdout.readline())
     child.send_signal(number)
     out, err = child.communicate(timeout=30)

@@ -102,7 +102,7 @@ def test_checkpoints_that_do_not_fit(digits, tmp_path, kind, message):
         check_checkpoint(model, str(file))
 
 
-def test_checkpoint_of_another_form_of_reducer(digits, tmp_path):
+def test_checkpoint_of_another_form_of_reducer(digits, tmp_path, capfd):
     """Multi-head weights hold all of the simple form, and score otherwise."""
     init_default_scope('mmseg')
     cfg = tiny_digits_config(digits, tmp_path).model
@@ -114,7 +114,12 @@ def test_checkpoint_of_another_form_of_reducer(digits, tmp_path):
         check_checkpoint(simple, str(tmp_path / 'x.pth'))
     check_checkpoint(MODELS.build(cfg), str(tmp_path / 'x.pth'))
     cfg.backbone.reducer = cfg.auxiliary_head = None  # what unpruned gives
-    check_checkpoint(MODELS.build(cfg), str(tmp_path / 'x.pth'))
+    plain = MODELS.build(cfg)
+    assert 'without pruning' not in ''.join(capfd.readouterr())
+    check_checkpoint(plain, str(tmp_path / 'x.pth'))
+    assert 'it runs without pruning' in ''.join(capfd.readouterr())
+    with pytest.raises(ValueError, match='20 weights of reducers'):
+        check_checkpoint(plain, str(tmp_path / 'x.pth'), exact=True)
 
 
 def test_checkpoint_without_auxiliary_head(digits, tmp_path):

@@ -15,7 +15,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 import torch
 from mmengine.utils import ProgressBar
@@ -25,8 +25,8 @@ from mmcropr.utils.files import written_whole
 from mmcropr.utils.logs import one_line_errors
 
 sys.path.insert(0, str(Path(__file__).parent))
-from entries import (  # noqa: E402
-    Entry, backbone_of, make_entries, make_training_entries)
+from entries import (Entry, backbone_of, make_entries,  # noqa: E402
+                     make_training_entries)
 from training import TrainingStep, parse_share  # noqa: E402
 
 DTYPES = {

@@ -67,7 +67,7 @@ def _mask_to_rle(mask: np.ndarray) -> Dict[str, Any]:
 
 
 def annotate(scene: Scene, image_id: int, first_id: int,
-              masks: str) -> List[Dict[str, Any]]:
+             masks: str) -> List[Dict[str, Any]]:
     """COCO annotations of the visible parts of a scene's digits."""
     encode = _mask_to_rle if masks == 'rle' else mask_to_polygons
     annotations = []

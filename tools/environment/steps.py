@@ -47,7 +47,8 @@ def read_pip(line: str) -> Tuple[bool, str]:
     if big:
         return True, f'loading {big[1]} ({big[2]})'
     if line.startswith('Installing collected packages: '):
-        return True, f'unpacking {line.count(",") + 1} packages'
+        number = line.count(',') + 1
+        return True, f'unpacking {number} package{"s" * (number > 1)}'
     if line.startswith('ERROR'):
         return True, line
     known = ('Collecting', 'Downloading', 'WARNING: Retrying')

@@ -2,7 +2,7 @@
 _base_ = './digits-eva.py'
 model = dict(
     _delete_=True,
-    type='ImageClassifier',
+    type='mmcropr.CroprClassifier',
     data_preprocessor=dict(
         num_classes=10,
         mean=[127.5, 127.5, 127.5],
@@ -12,7 +12,6 @@ model = dict(
     neck=dict(type='mmcropr.PoolNeck', pool='cls'),
     head=dict(
         type='LinearClsHead',
-        in_channels=96,
         num_classes=10,
         loss=dict(
             type='LabelSmoothLoss', label_smooth_val=0.1, mode='original')))

@@ -2,7 +2,7 @@
 # reduction. The norm of the mean starts fresh: MAE's is one of single tokens,
 # which a config with pool='cls' has use for (pretrained=True).
 model = dict(
-    type='ImageClassifier',
+    type='mmcropr.CroprClassifier',
     data_preprocessor=dict(
         num_classes=1000,
         mean=[123.675, 116.28, 103.53],
@@ -18,7 +18,6 @@ model = dict(
     neck=dict(type='mmcropr.PoolNeck', pool='avg'),
     head=dict(
         type='LinearClsHead',
-        in_channels=1024,
         num_classes=1000,
         init_cfg=dict(
             type='TruncNormal', std=0.02, override=dict(name='fc')),

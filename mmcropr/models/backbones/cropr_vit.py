@@ -1,6 +1,6 @@
 # Copyright (c) mmcropr contributors.
 from functools import partial
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 from torch import Tensor, nn
 
@@ -262,7 +262,7 @@ class CroprViT(TimmBackbone):
         }
 
     def run_block(self, number: int, state: TokenState,
-              plan: Optional[Tuple[int, int]]) -> TokenState:
+                  plan: Optional[Tuple[int, int]]) -> TokenState:
         """One block and, after it or between its halves, its reducer."""
         if plan is None:
             return self.trunk.block(number, state)

@@ -3,7 +3,6 @@
 from typing import Any, List, Optional, Sequence, Tuple, Union
 
 from mmengine.model import BaseModule
-from torch import nn
 
 from .arch import build_vit, check_size
 from .pretrained import load_pretrained, resample_pos_embed

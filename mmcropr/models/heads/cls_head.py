@@ -1,5 +1,5 @@
 # Copyright (c) mmcropr contributors.
-from typing import Any, Optional
+from typing import Any, Dict, Optional
 
 import torch
 from mmpretrain.models.heads import LinearClsHead
@@ -80,6 +80,11 @@ class CroprClsHead(LinearClsHead):
         self.auxiliary = ClsAuxiliary(
             self.loss_module, in_channels, num_classes, num_modules,
             mlp_ratio=mlp_ratio, num_heads=num_heads, local=local)
+
+    @classmethod
+    def sizes_of(cls, backbone: Any) -> Dict[str, Any]:
+        """Arguments that follow from a CroprViT."""
+        return ClsAuxiliary.sizes_of(backbone)
 
     def loss(self, feats: FeatureMaps, data_samples: list,
              **kwargs: Any) -> dict:

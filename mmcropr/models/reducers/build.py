@@ -1,5 +1,6 @@
 # Copyright (c) mmcropr contributors.
 """From the config of a reducer, or of several, to one module per location."""
+import difflib
 import inspect
 import warnings
 from typing import (Dict, List, NamedTuple, Optional, Sequence, Tuple, Type,
@@ -47,8 +48,12 @@ def find_reducer(reducer: dict) -> Type[TokenReducer]:
             known = sorted(
                 f'mmcropr.{key}' for key, value in MODELS.module_dict.items()
                 if inspect.isclass(value) and issubclass(value, TokenReducer))
+            near = difflib.get_close_matches(
+                name.split('.')[-1].lower(), [k[8:].lower() for k in known], 1)
+            near = [k for k in known if k[8:].lower() in near]
+            guess = f' Did you mean {near[0]!r}?' if near else ''
             raise KeyError(
-                f'no reducer {name!r} is registered; known are '
+                f'no reducer {name!r} is registered.{guess} Known are '
                 f'{", ".join(known)}. One of your own needs its module in '
                 'custom_imports.')
     if not (inspect.isclass(kind) and issubclass(kind, TokenReducer)):

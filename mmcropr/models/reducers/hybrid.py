@@ -9,7 +9,8 @@ from .schedule import PruningSchedule
 class CombinedSchedule(PruningSchedule):
     """Several schedules in one model, in the order of their blocks. A rate
     goes on from what the modules before it left, as does ``keep_rate``;
-    ``keep`` gives lengths as they are.
+    ``keep`` gives lengths as they are, and ``tpr`` is the share of all patches
+    that its own modules prune.
 
     Args:
         schedules: Of the same model; no two of their modules follow the same

@@ -1,13 +1,12 @@
 # Copyright (c) mmcropr contributors.
 """What users do to a backbone besides running it."""
 import copy
-import warnings
 
 import pytest
 import torch
 from mmengine.runner import Runner
 
-from mmcropr.models import CroprSegHead, CroprViT
+from mmcropr.models import CroprViT
 from tests.utils import TINY, tiny_digits_config
 
 

@@ -238,7 +238,8 @@ def test_checkpointing_changes_no_number(arch, reducer, monkeypatch):
         torch.manual_seed(1)
         maps = model(image)
         loss = maps[0].square().mean()
-        loss = loss + sum(r.read()[0].square().mean() for r in maps.state.routes)
+        loss = loss + sum(
+            r.read()[0].square().mean() for r in maps.state.routes)
         loss.backward()
         grads = {k: p.grad for k, p in model.named_parameters()}
         results.append((loss, grads))

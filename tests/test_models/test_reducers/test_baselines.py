@@ -11,8 +11,7 @@ from torch.nn import functional as F
 from mmcropr.models import AttnTopK, CroprViT, Random, Variance
 from mmcropr.models.reducers.baselines import class_attention
 from mmcropr.structures import Origin, TokenState
-from tests.utils import (TINY, TINY_EVA, make_state,
-                         randomise_layer_scale)
+from tests.utils import TINY, TINY_EVA, make_state, randomise_layer_scale
 
 EVA = dict(family='eva', embed_dim=32, depth=4, num_heads=2)
 ROPE = dict(EVA, use_rot_pos_emb=True, attn_type='rope')

@@ -7,9 +7,9 @@ import torch
 from mmcropr.models import CroprViT, LLFNeck
 from mmcropr.registry import MODELS
 from mmcropr.structures import Decision, Route
+from tests.contract import (ARCHS, KEEP, SIZE, build, check_places, images,
+                            tokens, walk)
 from tests.utils import REDUCERS, TINY_EVA
-from tests.contract import (ARCHS, SIZE, KEEP, build, images, tokens, walk,
-                            check_places)
 
 
 def test_the_registry_is_searched():

@@ -6,8 +6,8 @@ import torch
 from mmcropr.models import CroprViT
 from mmcropr.registry import MODELS
 from mmcropr.structures import Merge, Mix, Route
+from tests.contract import KEEP, SIZE, check_places, images, tokens, walk
 from tests.utils import REDUCERS, TINY
-from tests.contract import SIZE, KEEP, images, tokens, walk, check_places
 
 # Pairs that are wrong in any case, and why: patches that were decided against
 # are still there; places that fill up belong to no patch
