@@ -137,10 +137,11 @@ def build_heads(cfg: Config) -> Tuple[Any, Any]:
     config, with two modules and without the aggregators' MLPs."""
     init_default_scope(cfg.default_scope)
     small = dict(num_modules=2, mlp_ratio=0.)
+    sizes = dict(in_channels=1024, num_classes=80)  # where they are left out
     if 'head' in cfg.model:
-        head = MODELS.build(dict(cfg.model.head, **small))
+        head = MODELS.build({**sizes, **cfg.model.head, **small})
         return head, head.auxiliary
-    auxiliary = MODELS.build(dict(cfg.model.auxiliary_head, **small))
+    auxiliary = MODELS.build({**sizes, **cfg.model.auxiliary_head, **small})
     if 'detector' in cfg.model:
         return None, auxiliary
     return MODELS.build(cfg.model.decode_head), auxiliary

@@ -30,9 +30,9 @@ class CroprSegHead(AuxiliaryHead):
         ignore_index: Label that counts nowhere.
         query_share: Share of its queries that a module learns from in an
             iteration, drawn anew for each; scores use all of them. The loss
-            is an unbiased estimate of that of all where it is a mean over
-            patches whose number is known (not with ``class_weight`` and
-            ``avg_non_ignore`` together). Draws follow from torch's seed, the
+            is an unbiased estimate of that of all for a cross entropy; one
+            that is no mean over patches, such as Dice's, it has of the drawn
+            ones alone. Draws follow from torch's seed, the
             iteration and the rank, so a resumed run repeats them.
         kwargs: See :class:`AuxiliaryHead`.
     """
@@ -151,11 +151,18 @@ class CroprSegHead(AuxiliaryHead):
         return {name: loss}
 
     def _labelled(self, targets: Tensor) -> Optional[Tensor]:
-        """Number of labelled patches, where the loss would count them for
-        itself: as a number of Python's, for which a GPU has to be waited for
-        in every module."""
-        loss = self.loss_decode
-        counts = getattr(loss, 'avg_non_ignore', False) and not isinstance(
-            getattr(loss, 'class_weight', None), (list, tuple))
-        return (targets != self.ignore_index).sum() if counts and getattr(
-            loss, 'reduction', '') == 'mean' else None
+        """What the loss divides its sum by, where it would count for itself:
+        labelled patches, or their classes' weights. It counts in numbers of
+        Python's, for which a GPU has to be waited for in every module."""
+        loss, there = self.loss_decode, targets != self.ignore_index
+        if getattr(loss, 'reduction', '') != 'mean':
+            return None
+        weights = getattr(loss, 'class_weight', None)
+        if not isinstance(weights, (list, tuple)):
+            counts = getattr(loss, 'avg_non_ignore', False)
+            return there.sum() if counts else None
+        if getattr(loss, 'use_sigmoid', True) or len(
+                weights) != self.num_classes:
+            return None
+        weights = torch.tensor(weights, device=targets.device)
+        return (weights[torch.where(there, targets, 0)] * there).sum()

@@ -25,10 +25,8 @@ def test_it_is_the_stock_classifier_with_complete_sizes():
     check_model(own)
     assert own.state_dict().keys() == stock.state_dict().keys()
     own.load_state_dict(stock.state_dict())
-    losses = []
-    for model in (stock, own):
-        batch = model.data_preprocessor(data(), False)
-        losses.append(model(**batch, mode='loss'))
+    batch = own.data_preprocessor(data(), True)  # draws for mixup
+    losses = [model(**batch, mode='loss') for model in (stock, own)]
     assert losses[0] == losses[1] and len(losses[0]) == 3
 
 

@@ -59,10 +59,13 @@ def test_loss_by_hand(local, counted, monkeypatch):
         assert learnt.nonzero().flatten().tolist() == row.tolist()
 
 
-def test_mean_over_draws_is_the_loss():
+@pytest.mark.parametrize('weights', [None, [0.1, 1., 1., 2., 3.]])
+def test_mean_over_draws_is_the_loss(weights):
     _, state, labels = state_and_labels()
-    head = CroprSegHead(32, 5, 2, query_share=.25)
-    wanted = CroprSegHead(32, 5, 2)
+    loss = dict(type='mmseg.CrossEntropyLoss', class_weight=weights,
+                avg_non_ignore=weights is None)
+    head = CroprSegHead(32, 5, 2, query_share=.25, loss_decode=loss)
+    wanted = CroprSegHead(32, 5, 2, loss_decode=loss)
     wanted.load_state_dict(head.state_dict())
     wanted = wanted.loss(state, labels)['module0.loss_ce'].item()
     torch.manual_seed(3)
@@ -70,6 +73,19 @@ def test_mean_over_draws_is_the_loss():
                           for _ in range(300)])
     assert abs(found.mean() - wanted) < 3 * found.std() / 300**.5
     assert found.std() > 0.1
+
+
+def test_class_weights_are_averaged_as_torch_does():
+    _, state, labels = state_and_labels()
+    weights = [0.1, 1., 1., 2., 3.]
+    head = CroprSegHead(32, 5, 2, loss_decode=dict(
+        type='mmseg.CrossEntropyLoss', class_weight=weights))
+    targets = head.targets(state, labels).flatten(1)
+    found = head.loss(state, labels)['module0.loss_ce']
+    wanted = F.cross_entropy(
+        head(state)[0].transpose(1, 2), targets, torch.tensor(weights),
+        ignore_index=255)
+    torch.testing.assert_close(found, wanted)
 
 
 def test_all_queries_are_the_plain_loss(monkeypatch):
