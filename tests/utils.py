@@ -235,24 +235,26 @@ SMALLER = {
     'num_convs': 1, 'nms_pre': 50, 'max_per_img': 20}  # yapf: disable
 
 
-def shrink_sizes(cfg: Any, **sizes: int) -> Any:
+def shrink_sizes(cfg: Any, smaller: dict = SMALLER, **sizes: int) -> Any:
     """Copy of a detector's config with fewer layers, queries and proposals,
     and batch norms that run without GPU; its backbone stays.
 
     Args:
         cfg: Plain dict, or anything inside one.
-        sizes: Further sizes to replace wherever they are.
+        smaller: Sizes to replace wherever they are.
+        sizes: Further ones.
     """
     if isinstance(cfg, dict):
-        smaller = {**SMALLER, **sizes}
+        smaller = {**smaller, **sizes}
         return {
             key: value if key == 'backbone' else
-            shrink_sizes(value, **sizes) if isinstance(value, (dict, list))
-            else smaller.get(key, shrink_sizes(value))
+            shrink_sizes(value, smaller) if isinstance(value, (dict, list))
+            else smaller.get(key, shrink_sizes(value, smaller))
             for key, value in cfg.items()
         }
     if isinstance(cfg, (list, tuple)):
-        return type(cfg)(shrink_sizes(item, **sizes) for item in cfg)
+        return type(cfg)(
+            shrink_sizes(item, smaller, **sizes) for item in cfg)
     return 'BN' if cfg == 'SyncBN' else cfg
 
 

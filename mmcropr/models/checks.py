@@ -67,6 +67,7 @@ def check_model(model: nn.Module) -> None:
             or has one that does not fit.
     """
     model = unwrap(model)
+    _check_trackers(model)
     for owner, scope in _owners(model):
         backbone = owner.backbone
         _check_necks(owner, backbone)
@@ -74,6 +75,8 @@ def check_model(model: nn.Module) -> None:
         main = getattr(owner, 'decode_head', getattr(owner, 'head', None))
         _check_width(owner, main, backbone.trunk.embed_dim)
         heads = [m for m in scope.modules() if isinstance(m, StateHead)]
+        _check_states(owner, heads)
+        _check_indices(owner, backbone)
         _check_heads(backbone, heads, getattr(main, 'num_classes', None))
 
 
@@ -88,12 +91,26 @@ def _owners(model: nn.Module) -> Iterator[Tuple[nn.Module, nn.Module]]:
                  and any(part is owner for part in m.modules())), owner)
 
 
+def _check_trackers(model: nn.Module) -> None:
+    """QDTrack calls the parts of its detector, never its loss, so the losses
+    of a CroprDetector would be left out without a word."""
+    for module in model.modules():
+        parts = module._modules
+        if 'track_head' in parts and hasattr(
+                parts.get('detector'), 'auxiliary_head'):
+            raise ValueError(
+                f'{type(module).__name__} trains the parts of its detector '
+                'itself, and the auxiliary head of a CroprDetector in it '
+                'would learn nothing: give it the plain detector and a '
+                'reducer that needs no such head, or train the detector '
+                'first.')
+
+
 def _check_necks(owner: nn.Module, backbone: CroprViT) -> None:
     neck: Optional[nn.Module] = getattr(owner, 'neck', None)
     if backbone.out_type == 'tokens':
         check_neck(neck)
-    necks = list(neck) if isinstance(neck, nn.Sequential) else [neck]
-    necks = necks or [None]
+    necks = _necks_of(owner) or [None]
     takers = [n for n in necks if getattr(n, 'takes_tokens', False)]
     kind = type(owner).__name__
     if takers and backbone.out_type == 'featmap':
@@ -126,6 +143,50 @@ def _check_necks(owner: nn.Module, backbone: CroprViT) -> None:
             'in the backbone for one more, and leave llf out.')
 
 
+def _check_states(owner: nn.Module, heads: List[StateHead]) -> None:
+    """Auxiliary heads of a segmentor read the state behind its last neck."""
+    necks = _necks_of(owner)
+    if not hasattr(owner, 'decode_head') or not heads:
+        return
+    for neck in necks:
+        module = type(neck).__module__
+        if module.startswith(('mmseg.', 'mmdet.', 'mmpretrain.')):
+            raise ValueError(
+                f'{type(neck).__name__} hands maps on without the token '
+                f'state, which {type(heads[0]).__name__} reads: put it into '
+                "dict(type='mmcropr.HostNeck', neck=dict(type="
+                f"'{type(neck).__name__}', ...)).")
+
+
+def _check_indices(owner: nn.Module, backbone: CroprViT) -> None:
+    """Heads of a segmentor read maps that are there, if it is known how many
+    there are: without another neck than ours, one or ``out_indices``."""
+    necks = _necks_of(owner)
+    if any(not isinstance(neck, LLFNeck) for neck in necks):
+        return
+    count = 1 if necks else len(backbone.out_indices)
+    for name in ('decode_head', 'auxiliary_head'):
+        heads = owner._modules.get(name)
+        heads = heads if isinstance(heads, nn.ModuleList) else [heads]
+        for head in heads:
+            index = getattr(head, 'in_index', None)
+            given = index if isinstance(index, (list, tuple)) else [index]
+            if any(isinstance(i, int) and not -count <= i < count
+                   for i in given):
+                raise ValueError(
+                    f'{type(head).__name__} reads in_index={index}, and the '
+                    f'backbone gives {count} map{"s" * (count > 1)}: set '
+                    f'in_index of {name} to numbers from 0 to {count - 1}, '
+                    'or more out_indices of the backbone.')
+
+
+def _necks_of(owner: nn.Module) -> List[nn.Module]:
+    neck = getattr(owner, 'neck', None)
+    if isinstance(neck, nn.Sequential):
+        return list(neck)
+    return [] if neck is None else [neck]
+
+
 def _check_heads(backbone: CroprViT, heads: List[StateHead],
                  wanted: Optional[int]) -> None:
     for kind, advice in HEADS.items():
@@ -138,6 +199,12 @@ def _check_heads(backbone: CroprViT, heads: List[StateHead],
             raise ValueError(
                 f'{type(learners[0]).__name__} learns through an auxiliary '
                 f'head, and {reason}: add {advice.format(n=len(learners))}.')
+        if learners and not any(
+                p.requires_grad for r in learners for p in r.parameters()):
+            warnings.warn(
+                f'no weight of {type(learners[0]).__name__} learns: all are '
+                'frozen, as by a LoRA wrapper or frozen_stages. Its selection '
+                'stays as it is.')
     for head in heads:
         head.check_backbone(backbone)
         own = getattr(head, 'num_classes', None)

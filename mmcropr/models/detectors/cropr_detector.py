@@ -1,6 +1,7 @@
 # Copyright (c) mmcropr contributors.
 from typing import Any, Dict, List, Optional
 
+from mmdet.models.dense_heads import RPNHead
 from mmdet.models.detectors import BaseDetector, SemiBaseDetector
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.config import ConfigDict
@@ -108,19 +109,38 @@ class CroprDetector(BaseDetector):
                 'leave; a detector trains Cropr by '
                 "dict(type='mmcropr.CroprMultiLabelHead').")
         sizes = kind.sizes_of(self.detector.backbone)
-        classes = set(self._classes().values())
-        if 'in_channels' in sizes and len(classes) == 1:
-            sizes['num_classes'] = classes.pop()
+        if 'in_channels' in sizes and 'num_classes' not in head:
+            sizes['num_classes'] = self._num_classes()
         return {**sizes, **head}
 
     def _classes(self) -> Dict[str, int]:
-        """Classes of every head of the detector, by its name."""
+        """Classes of every head of the detector that knows them, by its
+        name."""
         return {
             name or type(module).__name__: module.num_classes
             for name, module in self.detector.named_modules()
             if isinstance(getattr(module, 'num_classes', None), int)
             and not name.endswith('rpn_head')
+            and not isinstance(module, RPNHead)
         }
+
+    def _num_classes(self) -> int:
+        """Classes of the objects. A panoptic detector has heads of others,
+        too: those of its boxes count.
+
+        Raises:
+            ValueError: If that is not clear.
+        """
+        found = self._classes()
+        boxes = {v for k, v in found.items() if 'bbox_head' in k}
+        numbers = boxes or set(found.values())
+        if len(numbers) != 1:
+            heads = ', '.join(f'{k} {v}' for k, v in found.items())
+            raise ValueError(
+                f'the heads of {type(self.detector).__name__} do not say how '
+                f'many classes the labels have ({heads or "none knows"}): '
+                'give num_classes in auxiliary_head.')
+        return numbers.pop()
 
     def _check_classes(self) -> None:
         """Raise a ValueError unless some head has the classes of ours."""

@@ -1,9 +1,9 @@
 # Copyright (c) mmcropr contributors.
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple, Union
 
 import torch
 from mmseg.registry import MODELS as MMSEG_MODELS
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmcropr.registry import MODELS
@@ -26,7 +26,8 @@ class CroprSegHead(AuxiliaryHead):
         in_channels: Channels D of the tokens.
         num_classes: Classes of the data set.
         num_modules: Number of Cropr modules of the backbone.
-        loss_decode: Loss per patch, of mmseg's registry.
+        loss_decode: Loss per patch, of mmseg's registry, or a list of
+            losses, which are added.
         ignore_index: Label that counts nowhere.
         query_share: Share of its queries that a module learns from in an
             iteration, drawn anew for each; scores use all of them. The loss
@@ -41,7 +42,7 @@ class CroprSegHead(AuxiliaryHead):
                  in_channels: int,
                  num_classes: int,
                  num_modules: int,
-                 loss_decode: dict = dict(
+                 loss_decode: Union[dict, Sequence[dict]] = dict(
                      type='mmseg.CrossEntropyLoss', avg_non_ignore=True),
                  ignore_index: int = 255,
                  query_share: float = 1.,
@@ -52,7 +53,10 @@ class CroprSegHead(AuxiliaryHead):
             raise ValueError('query_share is the share of the queries that a '
                              'module learns from, above 0 and up to 1; got '
                              f'{query_share!r}')
-        self.loss_decode = MMSEG_MODELS.build(loss_decode)
+        several = isinstance(loss_decode, (list, tuple))
+        losses = [MMSEG_MODELS.build(loss)
+                  for loss in (loss_decode if several else [loss_decode])]
+        self.loss_decode = nn.ModuleList(losses) if several else losses[0]
         self.ignore_index = ignore_index
         self.query_share = query_share
         self._draws = QueryDraws()
@@ -122,39 +126,50 @@ class CroprSegHead(AuxiliaryHead):
     def module_loss(self, module: int, route: Route,
                     targets: Tensor) -> Dict[str, Tensor]:
         """Losses of one module by name, from the queries drawn for it."""
-        labelled = self._labelled(targets)
         total = route.num_queries
-        count = max(1, round(total * self.query_share))
-        if count == total:
-            return self._loss(self.predict(module, route), targets, labelled)
-        rows = self._draws(module, total, count).to(
-            targets.device, non_blocking=True)
-        targets = targets.flatten(1).index_select(1, rows)[:, None]
-        if labelled is not None:
-            # Not those among the drawn: a mean over these would be biased
-            labelled = labelled * (count / total)
-        return self._loss(self.predict(module, route, rows), targets, labelled)
+        count, rows = max(1, round(total * self.query_share)), None
+        if count < total:
+            rows = self._draws(module, total, count).to(
+                targets.device, non_blocking=True)
+        return self._losses(
+            self.predict(module, route, rows), targets, rows)
 
     def loss_by_logits(self, logits: Tensor,
                        targets: Tensor) -> Dict[str, Tensor]:
-        return self._loss(logits, targets, self._labelled(targets))
+        return self._losses(logits, targets)
 
-    def _loss(self, logits: Tensor, targets: Tensor,
-              labelled: Optional[Tensor]) -> Dict[str, Tensor]:
-        logits = logits.transpose(1, 2).unflatten(2, targets.shape[1:])
-        name = getattr(self.loss_decode, 'loss_name', 'loss_ce')
-        loss = self.loss_decode(
-            logits,
-            targets,
-            avg_factor=labelled,
-            ignore_index=self.ignore_index)
-        return {name: loss}
+    def _losses(self,
+                logits: Tensor,
+                targets: Tensor,
+                rows: Optional[Tensor] = None) -> Dict[str, Tensor]:
+        """Of the queries of some rows, or all. Losses of one name are added,
+        as mmseg's heads do."""
+        drawn, share = targets, None
+        if rows is not None:
+            drawn = targets.flatten(1).index_select(1, rows)[:, None]
+            share = len(rows) / targets[0].numel()
+        logits = logits.transpose(1, 2).unflatten(2, drawn.shape[1:])
+        losses: Dict[str, Tensor] = {}
+        several = isinstance(self.loss_decode, nn.ModuleList)
+        for loss in self.loss_decode if several else [self.loss_decode]:
+            labelled = self._labelled(loss, targets)
+            if labelled is not None and share is not None:
+                # Not those among the drawn: a mean over these would be biased
+                labelled = labelled * share
+            value = loss(
+                logits,
+                drawn,
+                avg_factor=labelled,
+                ignore_index=self.ignore_index)
+            name = getattr(loss, 'loss_name', 'loss_ce')
+            losses[name] = losses[name] + value if name in losses else value
+        return losses
 
-    def _labelled(self, targets: Tensor) -> Optional[Tensor]:
-        """What the loss divides its sum by, where it would count for itself:
+    def _labelled(self, loss: nn.Module, targets: Tensor) -> Optional[Tensor]:
+        """What a loss divides its sum by, where it would count for itself:
         labelled patches, or their classes' weights. It counts in numbers of
         Python's, for which a GPU has to be waited for in every module."""
-        loss, there = self.loss_decode, targets != self.ignore_index
+        there = targets != self.ignore_index
         if getattr(loss, 'reduction', '') != 'mean':
             return None
         weights = getattr(loss, 'class_weight', None)

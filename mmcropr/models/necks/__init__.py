@@ -1,8 +1,10 @@
 # Copyright (c) mmcropr contributors.
+from .host_neck import HostNeck
 from .llf_neck import LLFNeck, check_neck
 from .pool_neck import PoolNeck
 from .simple_fpn import SimpleFPN, check_pyramid
 
 __all__ = [
-    'LLFNeck', 'PoolNeck', 'SimpleFPN', 'check_neck', 'check_pyramid'
+    'HostNeck', 'LLFNeck', 'PoolNeck', 'SimpleFPN', 'check_neck',
+    'check_pyramid'
 ]

@@ -143,18 +143,26 @@ class SimpleFPN(BaseModule):
                 'heads.')
 
 
+# Necks of mmdet that hand on as many levels, of the same strides
+SAME_LEVELS = ('BFP', 'DyHead')
+
+
 def check_pyramid(detector: nn.Module) -> None:
     """Raise a ValueError unless the :class:`SimpleFPN` of a detector, if it
     has one, fits the patches of its backbone and the strides of its heads;
     else anchors would be of other places than features, without a word.
+    Behind necks that may change levels it cannot know and says nothing.
 
     Args:
         detector: With ``backbone`` and ``neck``.
     """
     neck = getattr(detector, 'neck', None)
-    neck = neck[-1] if isinstance(neck, nn.Sequential) else neck
-    if not isinstance(neck, SimpleFPN):
+    necks = list(neck) if isinstance(neck, nn.Sequential) else [neck]
+    number = next(
+        (i for i, n in enumerate(necks) if isinstance(n, SimpleFPN)), None)
+    if number is None:
         return
+    neck = necks[number]
     trunk = getattr(detector.backbone, 'trunk', None)
     if trunk is not None:
         neck.check_patch(trunk.patch_size)
@@ -163,18 +171,30 @@ def check_pyramid(detector: nn.Module) -> None:
                 f'SimpleFPN has in_channels={neck.in_channels}, the backbone '
                 f'gives {trunk.embed_dim} channels: set '
                 f'in_channels={trunk.embed_dim}.')
+    if any(type(n).__name__ not in SAME_LEVELS for n in necks[number + 1:]):
+        return
     for name, module in detector.named_modules():
-        priors = getattr(module, 'prior_generator', None)
-        wanted = getattr(priors, 'strides', None)
-        if wanted is not None:
-            wanted = [s[0] if isinstance(s, tuple) else s for s in wanted]
-            fits = list(wanted) == neck.strides
-        else:
-            wanted = getattr(module, 'featmap_strides', None)
-            fits = wanted is None or list(
-                wanted) == neck.strides[:len(wanted)]
-        if not fits:
+        wanted = _strides_of(module)
+        # Extractors read the levels from the first on, but those of a map of
+        # semantics; a head can read some, such as one for masks
+        first = 'roi_extractor' in name and 'semantic' not in name
+        starts = [0] if first else range(len(neck.strides))
+        if wanted and not any(
+                neck.strides[i:i + len(wanted)] == wanted for i in starts):
             raise ValueError(
-                f'{name} works on strides {list(wanted)}, SimpleFPN gives '
+                f'{name} works on strides {wanted}, SimpleFPN gives '
                 f'{neck.strides}: set its strides and num_outs accordingly '
                 '(levels beyond the given strides double the last one).')
+
+
+def _strides_of(module: nn.Module) -> Optional[List[int]]:
+    """Strides of the levels that a head or RoI extractor reads."""
+    priors = getattr(module, 'prior_generator', None)
+    strides = getattr(priors, 'strides', None)
+    if strides is None:
+        strides = getattr(module, 'featmap_strides', None)
+    if strides is None:
+        return None
+    strides = [s[0] if isinstance(s, tuple) else s for s in strides]
+    # YOLACT's are shares of its image size, which no pyramid has
+    return strides if all(s == int(s) for s in strides) else None

@@ -10,7 +10,8 @@ from mmengine.config import Config
 from mmengine.logging import MessageHub
 from mmengine.registry import MODELS, init_default_scope
 
-from tests.utils import TINY_EVA, shrink_sizes
+from mmcropr.models.checks import check_model
+from tests.utils import SMALLER, TINY_EVA, shrink_sizes
 
 SIZE = 128
 FPN = [4, 8, 16, 32]
@@ -31,14 +32,39 @@ CONFIGS = {
     'rtmdet/rtmdet-ins_s_8xb32-300e_coco': (ONE_STAGE, 3, 128),
     'solov2/solov2_r50_fpn_1x_coco': (FPN, 5, 256),
     'yolox/yolox_s_8xb8-300e_coco': (ONE_STAGE, 3, 128),
+    # Heads that read some of the levels
+    'htc/htc_r50_fpn_1x_coco': (FPN, 5, 256),
+    'scnet/scnet_r50_fpn_1x_coco': (FPN, 5, 256),
+    'condinst/condinst_r50_fpn_ms-poly-90k_coco_instance': (
+        ONE_STAGE, 5, 256),
+    'boxinst/boxinst_r50_fpn_ms-90k_coco': (ONE_STAGE, 5, 256),
+    # A neck behind the pyramid
+    'dyhead/atss_r50_fpn_dyhead_1x_coco': (ONE_STAGE, 5, 256),
+    'libra_rcnn/libra-faster-rcnn_r50_fpn_1x_coco': (FPN, 5, 256),
+    'panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco': (FPN, 5, 256),
+    'mask2former/mask2former_r50_8xb2-lsj-50e_coco': (FPN, 4, 256),
+    'sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco': (FPN, 4, 256),
+    'vfnet/vfnet_r50_fpn_1x_coco': (ONE_STAGE, 5, 256),
 }
+# Their heads' sizes depend on each other
+WHOLE = ('scnet', 'condinst', 'boxinst')
 
 
 def stock_model(name: str, reducer: Any) -> dict:
     """Model of a config of mmdet with our backbone and neck."""
     base = f'_base_ = "mmdet::{name}.py"'
     cfg = Config.fromstring(base, '.py')
-    model = shrink_sizes(cfg.model.to_dict(), num_classes=7)
+    model, family = cfg.model.to_dict(), name.split('/')[0]
+    behind = model.get('neck')
+    behind = behind[1:] if isinstance(behind, list) else []
+    model = shrink_sizes(
+        model, {} if family in WHOLE else SMALLER, num_classes=7,
+        num_things_classes=7)  # yapf: disable
+    if family == 'mask2former':
+        model['panoptic_head'].update(
+            in_channels=[256] * 4, strides=[4, 8, 16, 32], num_stuff_classes=0)
+        weights = [1.] * 7 + [.1]
+        model['panoptic_head']['loss_cls']['class_weight'] = weights
     # YOLOX resizes batches by the iteration of a run
     model['data_preprocessor']['batch_augments'] = None
     strides, num_outs, channels = CONFIGS[name]
@@ -49,7 +75,8 @@ def stock_model(name: str, reducer: Any) -> dict:
         dict(type='mmcropr.LLFNeck'),
         dict(
             type='mmcropr.SimpleFPN', in_channels=32, out_channels=channels,
-            strides=strides, num_outs=num_outs)]  # yapf: disable
+            strides=strides, num_outs=num_outs),
+        *behind]  # yapf: disable
     return model
 
 
@@ -62,17 +89,18 @@ def test_stock_detector(name):
     model = MODELS.build(
         dict(
             type='mmcropr.CroprDetector', detector=detector,
-            auxiliary_head=dict(
-                type='mmcropr.CroprMultiLabelHead', in_channels=32,
-                num_classes=7, num_modules=2)))  # yapf: disable
+            auxiliary_head=dict(type='mmcropr.CroprMultiLabelHead')))
+    check_model(model)
     model.init_weights()
-    # TOOD reads the epoch that the runner leaves there
+    # TOOD reads what the runner leaves there, BoxInst the iteration
     MessageHub.get_current_instance().update_info('epoch', 0)
+    MessageHub.get_current_instance().update_info('iter', 0)
     # The masks of RTMDet-Ins are of one size for the batch
     second = (3, SIZE, SIZE) if 'rtmdet' in name else (3, 100, 120)
     data = demo_mm_inputs(
         2, [(3, SIZE, SIZE), second], num_items=[3, 2], num_classes=7,
-        with_mask=True)  # yapf: disable
+        with_mask=True, with_semantic=name.startswith(('htc', 'scnet',
+                                                       'panoptic')))
     inputs = model.data_preprocessor(data, True)
     plain = model.detector(**copy.deepcopy(inputs), mode='loss')
     losses = model(**inputs, mode='loss')
@@ -91,5 +119,9 @@ def test_stock_detector(name):
         plain = model.detector.test_step(data)
     assert len(found) == 2
     for ours, wanted in zip(found, plain):
+        if name.startswith('panoptic'):
+            assert ours.pred_panoptic_seg.sem_seg.equal(
+                wanted.pred_panoptic_seg.sem_seg)
+            continue
         assert ours.pred_instances.labels.equal(wanted.pred_instances.labels)
         assert ours.pred_instances.scores.equal(wanted.pred_instances.scores)

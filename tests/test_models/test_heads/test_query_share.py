@@ -88,6 +88,29 @@ def test_class_weights_are_averaged_as_torch_does():
     torch.testing.assert_close(found, wanted)
 
 
+@pytest.mark.parametrize('share', [1., .5])
+def test_several_losses_are_added_by_name(share):
+    _, state, labels = state_and_labels()
+    cross = dict(type='mmseg.CrossEntropyLoss', avg_non_ignore=True)
+    losses = []
+    for decode in (cross, dict(cross, loss_weight=3.),
+                   dict(type='mmseg.DiceLoss', loss_weight=2.),
+                   [cross, dict(cross, loss_weight=3.),
+                    dict(type='mmseg.DiceLoss', loss_weight=2.)]):
+        torch.manual_seed(0)
+        head = CroprSegHead(
+            32, 5, 2, query_share=share, loss_decode=decode)
+        losses.append(head.loss(state, labels))
+    assert set(losses[3]) == {f'module{i}.loss_{kind}' for i in (0, 1)
+                              for kind in ('ce', 'dice')}
+    for i in (0, 1):
+        torch.testing.assert_close(
+            losses[3][f'module{i}.loss_ce'],
+            losses[0][f'module{i}.loss_ce'] + losses[1][f'module{i}.loss_ce'])
+        torch.testing.assert_close(losses[3][f'module{i}.loss_dice'],
+                                   losses[2][f'module{i}.loss_dice'])
+
+
 def test_all_queries_are_the_plain_loss(monkeypatch):
     rows = drawn(monkeypatch)
     _, state, labels = state_and_labels()
