@@ -74,7 +74,7 @@ class Reductions:
             scores = scores.masked_fill(~self.mask[:, num_prefix:], -torch.inf)
         kept, left = split_lowest(scores, num_keep)
         gone = Departure(
-            take_rows(self.x, left + num_prefix), left, self.module)
+            take_rows(self.x, left, skip=num_prefix), left, self.module)
         self._append(Prune(kept, gone, scores.shape[1], self.index))
         self._take(kept)
 

@@ -22,22 +22,23 @@ def split_lowest(scores: Tensor, num_keep: int) -> Tuple[Tensor, Tensor]:
     """
     batch, length = scores.shape
     pruned = scores.topk(length - num_keep, largest=False, sorted=False)[1]
-    stays = torch.ones_like(scores, dtype=torch.bool)
-    stays = stays.scatter(1, pruned, False)
-    # The n-th token that stays goes to slot n; those that leave share a last
-    # slot that is cut off. Shapes depend on numbers only, never on values.
-    slot = torch.where(stays, stays.cumsum(1) - 1, num_keep)
+    stays = torch.ones_like(scores, dtype=torch.long).scatter(1, pruned, 0)
+    # The n-th token that stays goes to slot n, from 1; those that leave share
+    # slot 0, which is cut off. Shapes depend on numbers only, never on values.
+    slot = stays.cumsum(1) * stays
     order = torch.arange(length, device=scores.device).expand(batch, -1)
     kept = order.new_zeros(batch, num_keep + 1).scatter(1, slot, order)
-    return kept[:, :num_keep], pruned
+    return kept[:, 1:], pruned
 
 
-def take_rows(x: Tensor, rows: Tensor) -> Tensor:
-    """Rows ``rows`` (B, n) of ``x`` (B, M, D), whole rows at a time."""
+def take_rows(x: Tensor, rows: Tensor, skip: int = 0) -> Tensor:
+    """Rows ``rows`` (B, n), counted from row ``skip``, of ``x`` (B, M, D):
+    whole rows at a time."""
     batch, length, dim = x.shape
     if batch == 1:
-        return x[0].index_select(0, rows[0])[None]
-    start = torch.arange(batch, device=x.device)[:, None] * length
+        return x[0, skip:].index_select(0, rows[0])[None]
+    start = torch.arange(
+        skip, skip + batch * length, length, device=x.device)[:, None]
     flat = x.reshape(-1, dim).index_select(0, (rows + start).flatten())
     return flat.view(batch, -1, dim)
 
@@ -46,7 +47,8 @@ def put_rows(x: Tensor, rows: Tensor, length: int) -> Tensor:
     """Inverse of :func:`take_rows`: ``x`` (B, n, D) spread over a sequence of
     ``length`` = n rows, ``rows`` (B, n) being a permutation."""
     batch, _, dim = x.shape
-    start = torch.arange(batch, device=x.device)[:, None] * length
+    start = torch.arange(
+        0, batch * length, length, device=x.device)[:, None]
     flat = x.new_empty(batch * length, dim)
     flat = flat.index_copy(0, (rows + start).flatten(), x.reshape(-1, dim))
     return flat.view(batch, length, dim)

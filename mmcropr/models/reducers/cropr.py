@@ -92,7 +92,9 @@ class Cropr(TopKPruner):
     @torch.no_grad()
     def score(self, state: TokenState) -> Tensor:
         with torch.autocast(state.x.device.type, enabled=False):
-            folded = self.queries.float().sum(0) * self.sign
+            folded = self.queries.float()
+            folded = folded.sum(0) if len(folded) > 1 else folded[0]
+            folded = folded if self.sign > 0 else -folded
             tokens = state.x.float()
             if self.num_heads is not None:
                 # Heads share out the channels, so their sum is one product
