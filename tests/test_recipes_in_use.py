@@ -242,3 +242,34 @@ def test_scale_of_ade20k(height, width, tmp_path):
         item = dict(inputs=[item['inputs']],
                     data_samples=[item['data_samples']])
         assert preprocess(item, training)['inputs'].shape[2:] == (512, 512)
+
+
+def test_fast_configs_make_up_for_rare_queries():
+    """Queries at twice their rate, all else as in the sibling."""
+    for name in sorted((ROOT / 'configs/cropr').glob('*-fast_*.py')):
+        fast, plain = (Config.fromfile(path) for path in (
+            name, str(name).replace('-fast', '')))
+        assert fast.model.auxiliary_head.pop('query_share') == .25
+        assert fast.model == plain.model
+        rates = []
+        for cfg in (fast, plain):
+            cfg.model.backbone.update(arch=TINY, pretrained=False)
+            cfg.model.backbone.reducer.update(
+                rate=None, keep_rate=.9, modules=[0, 1])
+            del cfg.model.backbone.reducer['rate']
+            model = nn.Module()
+            model.backbone = MODELS.build(cfg.model.backbone)
+            cfg.optim_wrapper.pop('loss_scale', None)
+            cfg.optim_wrapper.type = 'OptimWrapper'  # AMP wants a GPU
+            wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+            rates.append({
+                id_of(model, p): group['lr']
+                for group in wrapper.optimizer.param_groups
+                for p in group['params']})
+        for key, rate in rates[1].items():
+            factor = 2 if 'reducers' in key else 1
+            assert rates[0][key] == pytest.approx(factor * rate), key
+
+
+def id_of(model: nn.Module, parameter: nn.Parameter) -> str:
+    return next(k for k, p in model.named_parameters() if p is parameter)
