@@ -92,3 +92,22 @@ def test_images_without_boxes_are_trained_on(instances, tmp_path):
     total = sum(torch.as_tensor(v).sum() if not isinstance(v, list) else
                 sum(v) for k, v in losses.items() if 'loss' in k)
     assert torch.isfinite(total)
+
+
+def test_images_without_objects_are_trained_on():
+    """The step that drops boxes that are too small drops no image."""
+    from mmdet.registry import TRANSFORMS
+    from mmdet.structures.bbox import HorizontalBoxes
+    init_default_scope('mmdet')
+    pipeline = Config.fromfile(
+        ROOT / 'configs/_base_/datasets/coco-instances_1536x1536.py'
+    ).train_dataloader.dataset.pipeline
+    step = TRANSFORMS.build(
+        next(s for s in pipeline if s.type == 'FilterAnnotations'))
+    boxes = torch.tensor([[0., 0., .1, .1], [2., 2., 50., 50.]])
+    for count, left in ((0, 0), (1, 0), (2, 1)):
+        found = step(dict(
+            gt_bboxes=HorizontalBoxes(boxes[:count]),
+            gt_bboxes_labels=np.zeros(count, np.int64),
+            gt_ignore_flags=np.zeros(count, bool)))
+        assert found is not None and len(found['gt_bboxes']) == left

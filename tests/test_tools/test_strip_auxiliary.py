@@ -104,6 +104,33 @@ def test_dynamic_vit(digits, tmp_path, monkeypatch):
     assert all(state[key].equal(value) for key, value in original.items())
 
 
+def test_hybrid(digits, tmp_path, monkeypatch):
+    """Two methods, of which one has queries to fold, over several counts."""
+    cfg = tiny_digits_config(digits, tmp_path / 'run')
+    cfg.model.backbone.reducer = [
+        dict(type='mmcropr.ToMe', rate=12, modules=[0, 1]),
+        dict(type='mmcropr.Cropr', rate=12, modules=[2, 3],
+             num_queries='patch')]
+    cfg.model.auxiliary_head.num_modules = 2
+    cfg.dump(tmp_path / 'hybrid.py')
+    init_default_scope('mmseg')
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    torch.save(dict(state_dict=model.state_dict(), meta={}),
+               tmp_path / 'hybrid.pth')
+    run(monkeypatch, tmp_path / 'hybrid.py', tmp_path / 'hybrid.pth',
+        tmp_path / 'out')
+    cfg = Config.fromfile(tmp_path / 'out/hybrid.py')
+    assert [r.get('num_queries') for r in cfg.model.backbone.reducer] == [
+        None, 1]
+    plain = MODELS.build(cfg.model).eval()
+    state = torch.load(tmp_path / 'out/hybrid.pth')['state_dict']
+    plain.load_state_dict(state)
+    image = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(plain(image), model.eval()(image))
+
+
 def test_predictions_on_the_data_are_equal(trained, tmp_path, monkeypatch):
     """Both models through the test loop of the runner, real scenes."""
     run(monkeypatch, *trained, tmp_path / 'plain')
