@@ -104,7 +104,7 @@ def test_images_without_objects_are_trained_on():
     ).train_dataloader.dataset.pipeline
     step = TRANSFORMS.build(
         next(s for s in pipeline if s.type == 'FilterAnnotations'))
-    boxes = torch.tensor([[0., 0., .1, .1], [2., 2., 50., 50.]])
+    boxes = torch.tensor([[3., 3., 3., 3.], [2., 2., 50., 50.]])
     for count, left in ((0, 0), (1, 0), (2, 1)):
         found = step(dict(
             gt_bboxes=HorizontalBoxes(boxes[:count]),
