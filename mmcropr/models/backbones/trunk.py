@@ -253,6 +253,9 @@ class Trunk:
         as every way of timm to make them does."""
         if getattr(attn, 'qkv', None) is None:
             values = attn.v_proj(x)
+        elif type(attn.qkv) is not nn.Linear:
+            # As LoRA puts there: its weight is not all that it does
+            values = attn.qkv(x).chunk(3, dim=-1)[2]
         else:
             dim = attn.qkv.weight.shape[0] // 3
             bias = getattr(attn, 'v_bias', None)
