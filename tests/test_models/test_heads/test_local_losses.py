@@ -272,3 +272,14 @@ def test_several_losses_of_one_module():
     assert losses['one'] == 2.5 and losses['acc'] == 5.
     (losses['one'] + 10 * losses['two']).backward()
     assert weight.grad.tolist() == [31., 32.]
+
+
+@pytest.mark.skipif(not hasattr(torch, 'get_autocast_dtype'),
+                    reason='compiling needs torch 2.4')
+def test_a_compiled_model_learns_the_same():
+    """The graph ends where gradients are taken, and goes on behind."""
+    plain, compiled = Learner().train(), Learner().train()
+    sum(plain().values()).backward()
+    losses = torch.compile(compiled.forward, backend='eager')()
+    sum(losses.values()).backward()
+    same(gradients(plain), gradients(compiled), rtol=0, atol=0)
