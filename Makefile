@@ -1,10 +1,11 @@
 # make quickstart   set up, train and evaluate Cropr on handwritten digits
 # make test         set up, run the tests
 # make test-upstream  the same tests on OpenMMLab's own last releases
-# Settings: PYTHON=/path/to/python VENV=DIR
+# Settings: PYTHON=/path/to/python VENV=DIR JOBS=2 (of the tests)
 VENV ?= .venv
 UPSTREAM_VENV ?= .venv-upstream
 PYTHON ?=
+JOBS ?= 2
 BOOT := $(or $(PYTHON),python3)
 PY := "$(VENV)/bin/python"
 DATA := data/digits_scenes
@@ -28,11 +29,12 @@ quickstart: env
 	@echo "What was pruned: $(WORK)/pruning_maps/*.png"
 
 test: env
-	@$(PY) -m pytest
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile
 
 env-upstream:
 	@"$(BOOT)" tools/setup_env.py --stack upstream --venv "$(UPSTREAM_VENV)" \
 	    --python "$(PYTHON)"
 
 test-upstream: env-upstream
-	@"$(UPSTREAM_VENV)/bin/python" -m pytest
+	@OMP_NUM_THREADS=1 "$(UPSTREAM_VENV)/bin/python" -m pytest -n $(JOBS) \
+	    --dist loadfile
