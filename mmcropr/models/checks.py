@@ -128,6 +128,8 @@ def _check_necks(owner: nn.Module, backbone: CroprViT) -> None:
             f'PoolNeck gives one vector per image, the {dense} of {kind} '
             "reads maps: use neck=dict(type='mmcropr.LLFNeck').")
     reads_vectors = not dense and getattr(owner, 'head', None) is not None
+    # mmpretrain's heads read vectors, but for those of attention by class
+    reads_vectors = reads_vectors and 'CSRA' not in type(owner.head).__name__
     if reads_vectors and len(necks) == 1 and isinstance(necks[0], LLFNeck):
         raise ValueError(
             f'LLFNeck gives a map, the head of {kind} reads one vector per '
@@ -144,9 +146,11 @@ def _check_necks(owner: nn.Module, backbone: CroprViT) -> None:
 
 
 def _check_states(owner: nn.Module, heads: List[StateHead]) -> None:
-    """Auxiliary heads of a segmentor read the state behind its last neck."""
+    """Auxiliary heads of segmentors and classifiers read the state behind the
+    last neck; a detector's gets it from the backbone."""
     necks = _necks_of(owner)
-    if not hasattr(owner, 'decode_head') or not heads:
+    reads = hasattr(owner, 'decode_head') or hasattr(owner, 'head')
+    if not reads or not heads:
         return
     for neck in necks:
         module = type(neck).__module__
@@ -155,7 +159,9 @@ def _check_states(owner: nn.Module, heads: List[StateHead]) -> None:
                 f'{type(neck).__name__} hands maps on without the token '
                 f'state, which {type(heads[0]).__name__} reads: put it into '
                 "dict(type='mmcropr.HostNeck', neck=dict(type="
-                f"'{type(neck).__name__}', ...)).")
+                f"'{type(neck).__name__}', ...)). If it wants several maps, "
+                "give the backbone out_type='featmap' with out_indices and "
+                'leave LLFNeck out.')
 
 
 def _check_indices(owner: nn.Module, backbone: CroprViT) -> None:
@@ -177,7 +183,8 @@ def _check_indices(owner: nn.Module, backbone: CroprViT) -> None:
                     f'{type(head).__name__} reads in_index={index}, and the '
                     f'backbone gives {count} map{"s" * (count > 1)}: set '
                     f'in_index of {name} to numbers from 0 to {count - 1}, '
-                    'or more out_indices of the backbone.')
+                    "or give the backbone out_type='featmap' with more "
+                    'out_indices and leave LLFNeck out.')
 
 
 def _necks_of(owner: nn.Module) -> List[nn.Module]:

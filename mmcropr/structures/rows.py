@@ -40,7 +40,7 @@ def take_rows(x: Tensor, rows: Tensor, skip: int = 0) -> Tensor:
     start = torch.arange(
         skip, skip + batch * length, length, device=x.device)[:, None]
     flat = x.reshape(-1, dim).index_select(0, (rows + start).flatten())
-    return flat.view(batch, -1, dim)
+    return flat.view(batch, rows.shape[1], dim)
 
 
 def put_rows(x: Tensor, rows: Tensor, length: int) -> Tensor:

@@ -110,8 +110,18 @@ def test_references_train_the_same_vit_at_the_same_lengths():
     assert vits[0] is vits[1] is vits[2]
     assert not getattr(none.module, 'auxiliary_head', None)
     assert entries.backbone_of(none.module).schedule is None
-    assert entries.backbone_of(slicing.module).progress == (1, 2)
     assert entries.backbone_of(own.module).progress == (1, 2)
+    lengths = []
+    blocks = entries.backbone_of(slicing.module).vit.blocks
+    handles = [block.register_forward_pre_hook(
+        lambda module, args: lengths.append(args[0].shape[1]))
+        for block in blocks]
+    image = torch.rand(1, 3, 96, 96)
+    for module in (slicing.module, own.module):
+        entries.backbone_of(module)(image)
+    for handle in handles:
+        handle.remove()
+    assert lengths[:5] == lengths[6:11] and lengths[4] > 24
     assert (own.none, own.slicing) == (none.name, slicing.name)
     step = training.TrainingStep(
         none.module, torch.randn(1, 3, 96, 96),
@@ -119,6 +129,28 @@ def test_references_train_the_same_vit_at_the_same_lengths():
     before = vits[0].patch_embed.proj.weight.clone()
     step()
     assert not vits[0].patch_embed.proj.weight.equal(before)
+
+
+DYNAMIC = str(ROOT / 'configs/dynamic_vit/dynamic-vit-tpr78_digits-eva_linear'
+              '_1xb32-4e_digits-scenes-96x96.py')
+
+
+@pytest.mark.parametrize('config, options', [
+    (DYNAMIC, {}), (CROPR, {'model.backbone.reducer.stop_gradient': False})])
+def test_heads_whose_losses_go_on(config, options):
+    found = count(config, options=options)
+    assert found['auxiliary_flops'] is None and found['flops'] > 0
+    flops.print_step(found)
+
+
+def test_slices_are_as_long_as_the_reducer_leaves():
+    """Of a method that has no curriculum."""
+    config = str(ROOT / 'configs/sit/sit-tpr78_digits-eva_linear_1xb32-4e_'
+                 'digits-scenes-96x96.py')
+    _, slicing, own = entries.make_training_entries([config], (1, 4))
+    backbone = entries.backbone_of(slicing.module)
+    wanted = entries.backbone_of(own.module).lengths()
+    assert backbone._lengths((12, 12), True) == wanted
 
 
 def test_other_models(tmp_path, monkeypatch, capsys):
@@ -129,6 +161,9 @@ def test_other_models(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         flops.main()
     assert '--batch must be 1 or more, got 0' in capsys.readouterr().err
+    for text in ('1/0', '2', 'nan', '-1'):
+        with pytest.raises(ValueError):
+            training.parse_share(text)
 
 
 def test_command(tmp_path, monkeypatch, capsys):

@@ -77,7 +77,6 @@ def make_training_entries(configs: List[str],
             plain.backbone = backbone
             name = f'{kind} ({config})'
             twin = change(plain).train()
-            set_share(twin, share)
             entries[name] = Entry(name, twin, None, None)
             return name
 

@@ -154,8 +154,9 @@ def print_step(result: Dict[str, Any]) -> None:
     print(f'  forward and backward  {result["flops"] / 1e9:.1f} GFLOP')
     print('  of it attention       '
           f'{result["attention_flops"] / 1e9:.1f} GFLOP')
-    print('  of it auxiliary head  '
-          f'{result["auxiliary_flops"] / 1e9:.1f} GFLOP')
+    head = result['auxiliary_flops']
+    print('  of it auxiliary head  ' + (
+        'not to be told apart' if head is None else f'{head / 1e9:.1f} GFLOP'))
     print(f'  kept for backward     {result["kept_bytes"] / 1e9:.3f} GB')
     print(f'  gradients held early  '
           f'{result["early_gradient_bytes"] / 1e9:.3f} GB')

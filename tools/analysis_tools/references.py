@@ -31,14 +31,14 @@ class SlicedBackbone(nn.Module):
         self.trunk = trunk_class(self.vit)(self.vit)
         self.in_channels = backbone.in_channels
         self.schedule, self.fuse_at = backbone.schedule, backbone.fuse_at
-        self.progress = (1, 1)
+        self._lengths = backbone.lengths  # what it reaches, at any grid
         self.pool = None if neck is None else neck.pool
         if neck is not None and neck.llf is not None:
             self.fuse_at = self.trunk.depth - 1 if neck.llf else None
 
     def forward(self, image: Tensor) -> FeatureMaps:
         state = self.trunk.embed(image)
-        lengths = self.schedule.lengths(state.grid, self.progress)
+        lengths = self._lengths(state.grid, self.training)
         plan = dict(zip(self.schedule.modules, lengths))
         mixed = getattr(self.vit, 'rope_mixed', False)
         x, left = state.x, []

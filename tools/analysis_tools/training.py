@@ -5,6 +5,7 @@ from fractions import Fraction
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import torch
+from formulas import attention_formulas
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData, PixelData
@@ -14,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mmcropr.models.checks import find_backbone
 from mmcropr.models.heads import StateHead
 from mmcropr.models.heads.local_losses import HandOver
+from mmcropr.structures import Route
 from mmcropr.utils.build import blank_samples, plain_model
 
 OBJECTS = 8  # in every image of a detector
@@ -53,7 +55,10 @@ def parse_share(text: str) -> Tuple[int, int]:
     Raises:
         ValueError: If it is not a number from 0 to 1.
     """
-    share = Fraction(text)
+    try:
+        share = Fraction(text)
+    except ZeroDivisionError:
+        raise ValueError(f'not a number: {text}') from None
     if not 0 <= share <= 1:
         raise ValueError(f'not in [0, 1]: {text}')
     return share.numerator, share.denominator
@@ -61,11 +66,7 @@ def parse_share(text: str) -> Tuple[int, int]:
 
 def set_share(model: nn.Module, share: Tuple[int, int]) -> None:
     """Prune by this share of the full rate, as the curriculum does."""
-    backbone = detector_of(model).backbone
-    if hasattr(backbone, 'set_progress'):
-        backbone.set_progress(share)
-    else:
-        backbone.progress = share
+    detector_of(model).backbone.set_progress(share)
 
 
 def make_labels(model: nn.Module, image: Tensor) -> list:
@@ -220,31 +221,9 @@ def early_gradients(losses: Dict[str, Any]) -> int:
     return total
 
 
-def attention_formulas() -> Dict[Any, Callable]:
-    """FLOPs of the fused attention of CPUs, which torch's counter does not
-    know: two products forward, five backward."""
-    ops = torch.ops.aten
-
-    def forward(q: tuple, k: tuple, v: tuple, *args: Any,
-                **kwargs: Any) -> int:
-        batch, heads, queries, dim = q
-        return 2 * batch * heads * queries * k[2] * (dim + v[3])
-
-    def backward(above: tuple, q: tuple, k: tuple, v: tuple, *args: Any,
-                 **kwargs: Any) -> int:
-        return 5 * forward(q, k, v) // 2
-
-    names = '_scaled_dot_product_flash_attention_for_cpu'
-    found = {}
-    for name, formula in ((names, forward), (f'{names}_backward', backward)):
-        if hasattr(ops, name):
-            found[getattr(ops, name)] = formula
-    return found
-
-
 def count_step(cfg: Config, shape: Tuple[int, int], batch: int = 1,
                amp: Optional[torch.dtype] = None,
-               share: Tuple[int, int] = (1, 1)) -> Dict[str, int]:
+               share: Tuple[int, int] = (1, 1)) -> Dict[str, Any]:
     """Work and memory of one training step, which is done for that.
 
     Args:
@@ -256,7 +235,8 @@ def count_step(cfg: Config, shape: Tuple[int, int], batch: int = 1,
 
     Returns:
         ``flops`` of forward and backward pass, ``attention_flops`` of these
-        in fused attention and ``auxiliary_flops`` in the auxiliary head;
+        in fused attention and ``auxiliary_flops`` in the auxiliary head (None
+        where its losses go on into the backbone);
         ``kept_bytes`` for the backward pass at its
         start, and ``early_gradient_bytes`` more of gradients that local
         losses hold by then, all of which exist at its end in any case.
@@ -284,17 +264,29 @@ def count_step(cfg: Config, shape: Tuple[int, int], batch: int = 1,
     result['attention_flops'] = sum(
         count for op, count in flops.get_flop_counts()['Global'].items()
         if 'attention' in str(op))
-    result['auxiliary_flops'] = 0
-    heads = [m for m in model.modules() if isinstance(m, StateHead)]
-    if heads:
-        states: List[Any] = []
-        handle = backbone.register_forward_hook(
-            lambda module, args, out: states.append(out))
-        with torch.no_grad():
-            step.losses()
-        handle.remove()
-        with counter() as flops:
-            losses = heads[0].loss(states[0], step.labels)
-            model.parse_losses(losses)[0].backward()
-        result['auxiliary_flops'] = flops.get_total_flops()
+    result['auxiliary_flops'] = _auxiliary_flops(step, backbone, counter)
     return result
+
+
+def _auxiliary_flops(step: TrainingStep, backbone: nn.Module,
+                     counter: Callable) -> Optional[int]:
+    """Work of the auxiliary heads alone; None where their losses go on into
+    the backbone, so that the two cannot be told apart."""
+    heads = [m for m in step.model.modules() if isinstance(m, StateHead)]
+    if not heads:
+        return 0
+    states: List[Any] = []
+    handle = backbone.register_forward_hook(
+        lambda module, args, out: states.append(out))
+    with torch.no_grad():
+        step.losses()
+    handle.remove()
+    routes = getattr(states[0], 'state', states[0]).routes
+    if not all(isinstance(r, Route) for r in routes) or not all(
+            getattr(r, 'stop_gradient', True) for r in backbone.reducers):
+        return None
+    with counter() as flops:
+        for head in heads:
+            losses = head.loss(states[0], step.labels)
+            step.model.parse_losses(losses)[0].backward()
+    return flops.get_total_flops()

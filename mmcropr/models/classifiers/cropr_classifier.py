@@ -17,7 +17,8 @@ class CroprClassifier(ImageClassifier):
     """mmpretrain's ``ImageClassifier``, whose head takes the sizes that its
     config leaves out from the backbone: ``in_channels``, and where it has
     them ``num_modules`` and ``num_heads``. Else the two are the same, weights
-    included; a size that is given and wrong is found before training.
+    included; a size that is given and wrong is found by ``ModelCheckHook``
+    and ``tools/train.py`` before training.
 
     Args:
         backbone: A :class:`CroprViT`, or its config.
@@ -52,7 +53,7 @@ class CroprClassifier(ImageClassifier):
     def _sizes(backbone: CroprViT, neck: Optional[nn.Module],
                head: dict) -> Dict[str, Any]:
         """Arguments of a head that follow from backbone and neck."""
-        kind = head['type']
+        kind = head.get('type')
         kind = MMPRETRAIN_MODELS.get(kind) if isinstance(kind, str) else kind
         if kind is None:  # the registry says what there is
             return {}
@@ -63,4 +64,7 @@ class CroprClassifier(ImageClassifier):
         if not isinstance(neck, PoolNeck):
             sizes.pop('in_channels', None)
         takes = inspect.signature(kind).parameters
+        if any(p.kind is p.VAR_KEYWORD and 'num_classes' not in takes
+               for p in takes.values()):
+            return sizes  # it hands its arguments on
         return {key: size for key, size in sizes.items() if key in takes}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mmcropr.structures import FeatureMaps, Route, TokenState
 
-from .local_losses import GradScale, local_losses
+from .local_losses import GradScale, has_shards, local_losses
 from .state_head import StateHead
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)
@@ -71,7 +71,8 @@ class AuxiliaryHead(StateHead):
         local: Whether the loss of a module is differentiated where it is
             computed, and what that kept is freed before the next one: the
             same gradients for less memory. By default where they stop at the
-            tokens, that is unless a reducer has ``stop_gradient=False``.
+            tokens, that is unless a reducer has ``stop_gradient=False``, and
+            no part of the head is a unit of FSDP.
         init_cfg: As of every mmengine module.
 
     Raises:
@@ -88,7 +89,7 @@ class AuxiliaryHead(StateHead):
                  local: Optional[bool] = None,
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg)
-        if local not in (None, True, False):
+        if local is not None and not isinstance(local, bool):
             raise ValueError(f'local must be True, False or None, got '
                              f'{local!r}')
         if num_heads is not None and (num_heads < 1
@@ -119,11 +120,17 @@ class AuxiliaryHead(StateHead):
     @classmethod
     def sizes_of(cls, backbone: Any) -> Dict[str, Any]:
         learners = [r for r in backbone.reducers if r.leaves is cls.reads]
+        if not learners:
+            names = sorted({type(r).__name__ for r in backbone.reducers})
+            raise ValueError(
+                f'{", ".join(names) or "A backbone without a reducer"} leaves '
+                f'nothing that {cls.__name__} could learn from: remove this '
+                'head (a classifier takes a stock one), or give the backbone '
+                'a reducer that learns, such as mmcropr.Cropr.')
         return dict(
             in_channels=backbone.trunk.embed_dim,
             num_modules=len(learners),
-            num_heads=getattr(learners[0], 'num_heads', None)
-            if learners else None)
+            num_heads=getattr(learners[0], 'num_heads', None))
 
     def check_backbone(self, backbone: Any) -> None:
         super().check_backbone(backbone)
@@ -189,21 +196,17 @@ class AuxiliaryHead(StateHead):
         routes = self.routes_of(state)
         with torch.no_grad():
             targets = self.targets(state, batch_data_samples)
-        losses = {}
+        losses, own = {}, list(self.parameters())
+        local = self.local is not False and not has_shards(self)
         for i, route in enumerate(routes):
             compute = partial(self.module_loss, i, route, targets)
-            found = compute() if self.local is False or not route.is_local \
-                else local_losses(compute, self._learnt_by(i, route),
-                                  self.grad_scale)
+            found = compute() if not (local and route.is_local) else (
+                local_losses(compute, own + route.parameters(),
+                             self.grad_scale))
             for name, value in found.items():
                 losses[f'module{i}.{name}'] = value
+        self.grad_scale.update()
         return losses
-
-    def _learnt_by(self, module: int, route: Route) -> List[nn.Parameter]:
-        """What a module's loss trains, here and in its reducer."""
-        parts = self.aggregators, self.norms, self.fcs
-        own = [p for part in parts for p in part[module].parameters()]
-        return own + route.parameters()
 
     def module_loss(self, module: int, route: Route, targets: Any) -> dict:
         """Losses of one module by name.

@@ -34,36 +34,51 @@ class GradScale(nn.Module):
     """Keeps gradients in float16 from underflow, without waiting for a GPU.
 
     The scaler of the optimiser multiplies losses after these were
-    differentiated, so they need a scale of their own: halved after gradients
-    that are not finite, which the optimiser's scaler finds, too, and skips;
-    doubled after ``interval`` good ones up to where it began. A power of two:
-    it changes no result that needs none.
+    differentiated, so they need a scale of their own: halved after an
+    iteration whose gradients are not finite, which the optimiser's scaler
+    finds, too, and skips; doubled after ``interval`` good ones. That is later
+    than the optimiser's doubles (after 2000), so that both find a balance. A
+    power of two: it changes no result that needs none.
 
     Args:
         start: First scale.
-        interval: Good gradients in a row after which it is doubled.
+        most: Largest one.
+        interval: Good iterations in a row after which it is doubled.
     """
 
-    def __init__(self, start: float = 2.**16, interval: int = 2000) -> None:
+    def __init__(self,
+                 start: float = 2.**13,
+                 most: float = 2.**16,
+                 interval: int = 4000) -> None:
         super().__init__()
-        self.start, self.interval = start, interval
-        # Not a part of checkpoints: it finds its value again in a few steps
+        self.most, self.interval = most, interval
+        self.finite: List[Tensor] = []  # of the iteration under way
+        # Not a part of checkpoints: it finds its value again
         self.register_buffer('value', torch.tensor(start), persistent=False)
         self.register_buffer('good', torch.tensor(0.), persistent=False)
 
     @torch.no_grad()
-    def update(self, grads: List[Tensor]) -> None:
-        """Learn from gradients of a loss that was multiplied by ``value``."""
-        finite = torch.stack([g.isfinite().all() for g in grads]).all()
+    def see(self, grads: List[Tensor]) -> None:
+        """Look at gradients of a loss that was multiplied by ``value``."""
+        self.finite.append(torch.stack([g.isfinite().all() for g in grads]))
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Learn from all gradients seen in this iteration, if there are."""
+        if not self.finite:
+            return
+        finite, self.finite = torch.cat(self.finite).all(), []
         good = torch.where(finite, self.good + 1, 0.)
         grow = good >= self.interval
         value = torch.where(finite, self.value, self.value / 2)
-        value = torch.where(grow, value * 2, value).clamp(1., self.start)
+        value = torch.where(grow, value * 2, value).clamp(1., self.most)
         self.value.copy_(value)
         self.good.copy_(torch.where(grow, 0., good))
 
 
-def _in_float16(device: str) -> bool:
+def _in_float16(device: str, parameters: List[nn.Parameter]) -> bool:
+    if any(p.dtype == torch.float16 for p in parameters):
+        return True
     if hasattr(torch, 'get_autocast_dtype'):
         return torch.is_autocast_enabled(
             device) and torch.get_autocast_dtype(device) == torch.float16
@@ -72,49 +87,70 @@ def _in_float16(device: str) -> bool:
     ) and torch.get_autocast_gpu_dtype() == torch.float16
 
 
-def local_losses(compute: Callable[[], Dict[str, Tensor]],
+def has_shards(module: nn.Module) -> bool:
+    """Whether parts of a module are units of FSDP, whose weights are there
+    only while their own forward and backward passes run."""
+    return any(
+        kind.__name__ in ('FSDPModule', 'FullyShardedDataParallel')
+        for part in module.modules() for kind in type(part).__mro__)
+
+
+def local_losses(compute: Callable[[], Dict[str, Any]],
                  parameters: List[nn.Parameter],
-                 scale: GradScale) -> Dict[str, Tensor]:
+                 scale: GradScale) -> Dict[str, Any]:
     """Losses of ``compute`` that carry the gradients of the parameters with
     them and nothing else.
+
+    What has 'loss' in its name is added up, as mmengine does, and
+    differentiated once; the first of them hands the gradients over, the others
+    are numbers for the log. So all of them must be weighted alike.
 
     Hooks of the parameters see the gradient of the backward pass only if they
     wait for its accumulation, as distributed training does; those of
     ``Tensor.register_hook`` see it twice.
 
     Args:
-        compute: Gives losses by name; each is reduced to its mean, as
-            mmengine does when it sums them.
-        parameters: All that they depend on. What needs no gradient is left
-            out.
-        scale: For autocast to float16.
+        compute: Gives losses by name, tensors or lists of them, which are
+            reduced to their mean.
+        parameters: All that they can depend on. What needs no gradient is
+            left out.
+        scale: For gradients in float16; to be updated once per iteration.
 
     Returns:
-        The losses, scalars. Where gradients are off, as they come.
+        The losses, scalars. Where there is nothing to differentiate, as they
+        come.
     """
-    parameters = [p for p in parameters if p.requires_grad]
-    losses = compute()
-    if not torch.is_grad_enabled():
-        return losses
-    found = {}
-    for number, (name, loss) in enumerate(losses.items()):
-        loss = loss.mean()
-        if loss.requires_grad:
-            last = number + 1 == len(losses)
-            loss = _differentiate(loss, parameters, scale, last)
-        found[name] = loss
-    return found
+    parameters = [p for p in dict.fromkeys(parameters) if p.requires_grad]
+    values = compute()
+    if not (torch.is_grad_enabled() and parameters):
+        return values
+    losses = {name: _mean(value) for name, value in values.items()
+              if 'loss' in name}
+    total = sum(losses.values())
+    if not isinstance(total, Tensor) or not total.requires_grad:
+        return values
+    values = {**values, **{k: v.detach() for k, v in losses.items()}}
+    first = next(iter(losses))
+    values[first] = _differentiate(total, values[first], parameters, scale)
+    return values
 
 
-def _differentiate(loss: Tensor, parameters: List[nn.Parameter],
-                   scale: GradScale, last: bool) -> Tensor:
-    half = _in_float16(loss.device.type)
+def _mean(loss: Any) -> Tensor:
+    if isinstance(loss, Tensor):
+        return loss.mean()
+    return sum(part.mean() for part in loss)
+
+
+def _differentiate(total: Tensor, shown: Tensor,
+                   parameters: List[nn.Parameter],
+                   scale: GradScale) -> Tensor:
+    """The value ``shown`` with the gradients of ``total``."""
+    half = _in_float16(total.device.type, parameters)
     factor = scale.value.clone() if half else torch.ones_like(scale.value)
-    scaled = loss.float() * factor if half else loss
-    grads = torch.autograd.grad(
-        scaled, parameters, retain_graph=not last, allow_unused=True)
+    scaled = total.float() * factor if half else total
+    grads = torch.autograd.grad(scaled, parameters, allow_unused=True)
     used = [(p, g) for p, g in zip(parameters, grads) if g is not None]
     parameters, grads = [p for p, _ in used], [g for _, g in used]
-    if half:
-        scale.update(grads)
-    return HandOver.apply(loss.detach(), factor, grads, *parameters)
+    if half and grads:
+        scale.see(grads)
+    return HandOver.apply(shown, factor, grads, *parameters)

@@ -161,6 +161,8 @@ class CroprSegHead(AuxiliaryHead):
                 drawn,
                 avg_factor=labelled,
                 ignore_index=self.ignore_index)
+            if share is not None and getattr(loss, 'reduction', '') == 'sum':
+                value = value / share
             name = getattr(loss, 'loss_name', 'loss_ce')
             losses[name] = losses[name] + value if name in losses else value
         return losses
@@ -174,8 +176,11 @@ class CroprSegHead(AuxiliaryHead):
             return None
         weights = getattr(loss, 'class_weight', None)
         if not isinstance(weights, (list, tuple)):
-            counts = getattr(loss, 'avg_non_ignore', False)
-            return there.sum() if counts else None
+            if not getattr(loss, 'avg_non_ignore', False):
+                return None
+            # A sigmoid has a loss for every class
+            sigmoid = getattr(loss, 'use_sigmoid', False)
+            return there.sum() * (self.num_classes if sigmoid else 1)
         if getattr(loss, 'use_sigmoid', True) or len(
                 weights) != self.num_classes:
             return None

@@ -3,6 +3,7 @@ from typing import Any, Optional
 
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS as ALL_MODELS
+from torch import Tensor
 
 from mmcropr.registry import MODELS
 from mmcropr.structures import FeatureMaps
@@ -26,5 +27,6 @@ class HostNeck(BaseModule):
     def forward(self, inputs: FeatureMaps) -> Any:
         """Maps -> the neck's maps, with the state."""
         maps = self.neck(inputs)
+        maps = [maps] if isinstance(maps, Tensor) else maps
         state = getattr(inputs, 'state', None)
         return maps if state is None else FeatureMaps(maps, state)

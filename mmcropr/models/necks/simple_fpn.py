@@ -175,16 +175,22 @@ def check_pyramid(detector: nn.Module) -> None:
         return
     for name, module in detector.named_modules():
         wanted = _strides_of(module)
-        # Extractors read the levels from the first on, but those of a map of
-        # semantics; a head can read some, such as one for masks
-        first = 'roi_extractor' in name and 'semantic' not in name
-        starts = [0] if first else range(len(neck.strides))
-        if wanted and not any(
-                neck.strides[i:i + len(wanted)] == wanted for i in starts):
+        if wanted and not _reads(name, wanted, neck.strides):
             raise ValueError(
                 f'{name} works on strides {wanted}, SimpleFPN gives '
                 f'{neck.strides}: set its strides and num_outs accordingly '
                 '(levels beyond the given strides double the last one).')
+
+
+def _reads(name: str, wanted: List[int], strides: List[Stride]) -> bool:
+    """Whether a part of a detector reads its strides where they are: heads of
+    boxes all levels, RoI extractors the first ones. Others, such as heads of
+    masks or of a map of semantics, can read some."""
+    if name.split('.')[-1] in ('bbox_head', 'rpn_head'):
+        return strides == wanted
+    first = 'roi_extractor' in name and 'semantic' not in name
+    starts = [0] if first else range(len(strides))
+    return any(strides[i:i + len(wanted)] == wanted for i in starts)
 
 
 def _strides_of(module: nn.Module) -> Optional[List[int]]:

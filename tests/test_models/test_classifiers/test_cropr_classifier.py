@@ -66,6 +66,44 @@ def test_plain_model_is_complete():
     assert model.head.in_channels == 32
 
 
+def test_backbone_without_a_learner():
+    for reducer in (None, dict(type='mmcropr.Random', rate=4)):
+        cfg = cropr_cfg()
+        cfg['backbone']['reducer'] = reducer
+        with pytest.raises(ValueError, match='leaves nothing that ClsAuxiliary'
+                           ' could learn from: remove this head'):
+            build(cfg)
+
+
+def test_heads_that_hand_their_arguments_on():
+    from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
+
+    from mmcropr.models import CroprClsHead
+
+    class Own(CroprClsHead):
+
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+
+    MMPRETRAIN_MODELS.register_module(module=Own, force=True)
+    model = build(cropr_cfg(dict(type='Own', num_classes=5)))
+    assert model.head.auxiliary.num_modules == 2
+
+
+def test_necks_between():
+    neck = [dict(type='mmcropr.LLFNeck'), dict(type='GlobalAveragePooling')]
+    cfg = cropr_cfg(dict(type='mmcropr.CroprClsHead', num_classes=5,
+                         in_channels=32), neck=neck)
+    with pytest.raises(ValueError, match='GlobalAveragePooling hands maps on '
+                       "without the token state.*mmcropr.HostNeck"):
+        check_model(build(cfg))
+    cfg['neck'][1] = dict(type='mmcropr.HostNeck', neck=neck[1])
+    model = build(cfg)
+    check_model(model)
+    losses = model(**model.data_preprocessor(data(), True), mode='loss')
+    assert 'aux.module1.loss' in losses
+
+
 def test_bad_input():
     wrong = dict(type='mmcropr.CroprClsHead', num_classes=5, num_modules=3)
     with pytest.raises(ValueError, match='num_modules=3'):

@@ -9,6 +9,7 @@ from torch import nn
 from mmcropr.models import CroprViT, HostNeck, LLFNeck, SimpleFPN
 from mmcropr.models.checks import check_model
 from mmcropr.models.necks import check_pyramid
+from mmcropr.structures import FeatureMaps
 from tests.utils import TINY, TINY_EVA
 
 
@@ -61,6 +62,8 @@ BFP = dict(type='BFP', in_channels=32, num_levels=5)
      r'bbox_head works on strides \[8, 16, 32, 64, 128\]'),
     ('bbox_roi_extractor', dict(featmap_strides=[8, 16]), r'\[8, 16\]'),
     ('mask_head', dict(prior_generator=priors(128)), r'\[128\]'),
+    ('bbox_head', dict(prior_generator=priors(4, 8, 16)), r'\[4, 8, 16\]'),
+    ('rpn_head', dict(prior_generator=priors(8, 16, 32)), r'\[8, 16, 32\]'),
 ])
 @pytest.mark.parametrize('behind', [(), (DYHEAD, ), (BFP, )])
 def test_levels_that_are_not(behind, name, attributes, message):
@@ -144,6 +147,17 @@ def test_host_neck_hands_on_what_has_no_state():
     neck = HostNeck(dict(type='FPN', in_channels=[8], out_channels=4,
                          num_outs=2))
     assert [m.shape[1] for m in neck([torch.rand(1, 8, 4, 4)])] == [4, 4]
+
+
+def test_host_neck_of_one_tensor():
+    """A batch is no tuple of maps."""
+    init_default_scope('mmpretrain')
+    neck = HostNeck(dict(type='LinearNeck', in_channels=8, out_channels=3))
+    state = CroprViT(TINY, img_size=64, out_type='tokens')(
+        torch.rand(2, 3, 64, 64))
+    found = neck(FeatureMaps([torch.rand(4, 8)], state))
+    assert [tuple(m.shape) for m in found] == [(4, 3)]
+    assert found.state is state
 
 
 def test_trackers_that_never_ask_for_the_losses():

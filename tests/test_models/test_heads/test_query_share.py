@@ -88,6 +88,26 @@ def test_class_weights_are_averaged_as_torch_does():
     torch.testing.assert_close(found, wanted)
 
 
+@pytest.mark.parametrize('loss', [
+    dict(type='mmseg.CrossEntropyLoss', reduction='sum'),
+    dict(type='mmseg.CrossEntropyLoss', use_sigmoid=True,
+         avg_non_ignore=True)])
+def test_other_kinds_of_cross_entropy(loss):
+    """As mmseg averages them, from all queries and from some."""
+    _, state, labels = state_and_labels()
+    head = CroprSegHead(32, 5, 2, loss_decode=loss)
+    targets = head.targets(state, labels)
+    logits = head(state)[0].transpose(1, 2).unflatten(2, targets.shape[1:])
+    wanted = head.loss_decode(logits, targets, ignore_index=255)
+    found = head.loss(state, labels)['module0.loss_ce']
+    torch.testing.assert_close(found, wanted)
+    head.query_share = .25
+    torch.manual_seed(3)
+    draws = torch.tensor([head.loss(state, labels)['module0.loss_ce'].item()
+                          for _ in range(200)])
+    assert abs(draws.mean() - wanted) < 4 * draws.std() / 200**.5
+
+
 @pytest.mark.parametrize('share', [1., .5])
 def test_several_losses_are_added_by_name(share):
     _, state, labels = state_and_labels()
