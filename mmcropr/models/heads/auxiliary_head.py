@@ -123,10 +123,12 @@ class AuxiliaryHead(StateHead):
         if not learners:
             names = sorted({type(r).__name__ for r in backbone.reducers})
             raise ValueError(
-                f'{", ".join(names) or "A backbone without a reducer"} leaves '
-                f'nothing that {cls.__name__} could learn from: remove this '
-                'head (a classifier takes a stock one), or give the backbone '
-                'a reducer that learns, such as mmcropr.Cropr.')
+                (f'{", ".join(names)} leaves nothing that {cls.__name__} could'
+                 ' learn from' if names else
+                 f'{cls.__name__} has nothing to learn from: the backbone has '
+                 'no reducer') +
+                ': remove this head (a classifier takes a stock one), or give '
+                'the backbone a reducer that learns, such as mmcropr.Cropr.')
         return dict(
             in_channels=backbone.trunk.embed_dim,
             num_modules=len(learners),

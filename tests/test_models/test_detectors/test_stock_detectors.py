@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from mmdet.models.data_preprocessors import data_preprocessor
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
 from mmengine.logging import MessageHub
@@ -82,6 +83,9 @@ def stock_model(name: str, reducer: Any) -> dict:
 
 @pytest.mark.parametrize('name', CONFIGS)
 def test_stock_detector(name):
+    if name.startswith('boxinst') and getattr(
+            data_preprocessor, 'skimage', True) is None:
+        pytest.skip('its preprocessor needs scikit-image')
     init_default_scope('mmdet')
     detector = stock_model(
         name, dict(type='mmcropr.Cropr', keep=[40, 16], num_queries=1))
