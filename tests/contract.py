@@ -45,14 +45,14 @@ def tokens(model, image):
 def walk(model, image):
     """State before the last block, and for every reducer the patches that it
     got, which of them each patch of the grid was in, the prefix, the length
-    to reach and the steps that it makes."""
+    to reach and its step types."""
     seen, handles = [], []
 
     def look(module, args):
         state, length = args
         seen.append((state.patches.clone(), state.trace()[0],
                      state.x[:, :state.num_prefix].clone(), length,
-                     module.makes))
+                     module.step_types))
 
     def look_after(module, args, state):
         assert state.length == seen[-1][3]
@@ -82,8 +82,8 @@ def check_places(state, seen):
         for place, slot in enumerate(slots[image].tolist()):
             patches, number = state.patches, slot
             if slot < 0:
-                patches, before, *_, makes = seen[removed[image, place]]
-                if len(makes) > 1:
+                patches, before, *_, step_types = seen[removed[image, place]]
+                if len(step_types) > 1:
                     continue  # it may have changed before it left
                 number = before[image, place]
             assert full[image, place].equal(patches[image, number])

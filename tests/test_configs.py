@@ -201,9 +201,9 @@ def config_with(name: str, task: str) -> Config:
     """The config of a task with a reducer and the head that it needs."""
     cfg = Config.fromfile(ROOT / f'configs/no_pruning/{PARENTS[task]}.py')
     queries = 64 if task == 'segmentation' else 1
-    leaves = MODELS.get(f'mmcropr.{name}').leaves
+    record_type = MODELS.get(f'mmcropr.{name}').record_type
     reducer = dict(type=f'mmcropr.{name}')
-    if leaves is Route:
+    if record_type is Route:
         reducer['num_queries'] = queries
     detector = cfg.model.get('detector', cfg.model)
     detector.backbone.reducer = ConfigDict(reducer)
@@ -214,8 +214,8 @@ def config_with(name: str, task: str) -> Config:
             type='mmcropr.CroprSegHead' if task == 'segmentation' else
             'mmcropr.CroprMultiLabelHead', in_channels=32, num_modules=4,
             num_classes=11 if task == 'segmentation' else 10)
-    }[leaves]
-    kind = {Route: 'Cropr', Decision: 'DynamicViT'}.get(leaves)
+    }[record_type]
+    kind = {Route: 'Cropr', Decision: 'DynamicViT'}.get(record_type)
     if head is not None and task == 'segmentation':
         cfg.model.auxiliary_head = head
     elif head is not None and task == 'detection':

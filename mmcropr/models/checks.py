@@ -50,11 +50,11 @@ def find_backbone(model: nn.Module) -> CroprViT:
         ValueError: If there is none, or more than one.
     """
     model = unwrap(model)
-    found = backbones_of(model)
-    if len(found) != 1:
-        raise ValueError(f'{type(model).__name__} has {len(found)} '
+    backbones = backbones_of(model)
+    if len(backbones) != 1:
+        raise ValueError(f'{type(model).__name__} has {len(backbones)} '
                          'mmcropr.CroprViT backbones where 1 is expected.')
-    return found[0]
+    return backbones[0]
 
 
 def check_model(model: nn.Module) -> None:
@@ -176,9 +176,9 @@ def _check_indices(owner: nn.Module, backbone: CroprViT) -> None:
         heads = heads if isinstance(heads, nn.ModuleList) else [heads]
         for head in heads:
             index = getattr(head, 'in_index', None)
-            given = index if isinstance(index, (list, tuple)) else [index]
+            indices = index if isinstance(index, (list, tuple)) else [index]
             if any(isinstance(i, int) and not -count <= i < count
-                   for i in given):
+                   for i in indices):
                 raise ValueError(
                     f'{type(head).__name__} reads in_index={index}, and the '
                     f'backbone gives {count} map{"s" * (count > 1)}: set '
@@ -195,10 +195,11 @@ def _necks_of(owner: nn.Module) -> List[nn.Module]:
 
 
 def _check_heads(backbone: CroprViT, heads: List[StateHead],
-                 wanted: Optional[int]) -> None:
+                 expected: Optional[int]) -> None:
     for kind, advice in HEADS.items():
-        learners = [r for r in backbone.reducers if r.leaves is kind]
-        if learners and not any(issubclass(h.reads, kind) for h in heads):
+        learners = [r for r in backbone.reducers if r.record_type is kind]
+        if learners and not any(
+                issubclass(h.record_type, kind) for h in heads):
             reason = 'the model has none'
             if heads:
                 names = ', '.join(type(h).__name__ for h in heads)
@@ -214,10 +215,11 @@ def _check_heads(backbone: CroprViT, heads: List[StateHead],
                 'stays as it is.')
     for head in heads:
         head.check_backbone(backbone)
-        own = getattr(head, 'num_classes', None)
-        if None not in (wanted, own) and wanted != own:
-            raise ValueError(f'the auxiliary head has num_classes={own}, '
-                             f'the main head {wanted}.')
+        num_classes = getattr(head, 'num_classes', None)
+        if None not in (expected, num_classes) and expected != num_classes:
+            raise ValueError(
+                f'the auxiliary head has num_classes={num_classes}, the main '
+                f'head {expected}.')
 
 
 def _check_width(model: nn.Module, main: nn.Module, embed_dim: int) -> None:

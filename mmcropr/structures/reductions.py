@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .records import Decision
 from .rows import prefixed, split_lowest, take_rows
-from .steps import (Decide, Departure, Merge, Mix, Prune, Sample, Step,
+from .steps import (Decide, Merge, Mix, Prune, PrunedTokens, Sample, Step,
                     check_order)
 
 
@@ -20,14 +20,14 @@ class Reductions:
     after an error nothing has changed.
     """
 
-    def _check(self, what: str, given: Tensor, *wanted: int) -> None:
-        """Raise a ValueError unless a tensor has the shape (B, *wanted), -1
+    def _check(self, what: str, tensor: Tensor, *sizes: int) -> None:
+        """Raise a ValueError unless a tensor has the shape (B, *sizes), -1
         for any number."""
-        shape, wanted = tuple(given.shape), (self.x.shape[0], *wanted)
-        if len(shape) != len(wanted) or any(
-                b not in (-1, a) for a, b in zip(shape, wanted)):
+        shape, expected = tuple(tensor.shape), (self.x.shape[0], *sizes)
+        if len(shape) != len(expected) or any(
+                b not in (-1, a) for a, b in zip(shape, expected)):
             raise ValueError(
-                f'{what} must be {wanted} (-1: any number) for '
+                f'{what} must be {expected} (-1: any number) for '
                 f'{self.num_current} current patches, without the '
                 f'{self.num_prefix} prefix tokens, got {shape}.')
 
@@ -72,10 +72,10 @@ class Reductions:
         self._check_order(Prune)
         if self.mask is not None:
             scores = scores.masked_fill(~self.mask[:, num_prefix:], -torch.inf)
-        kept, left = split_lowest(scores, num_keep)
-        gone = Departure(
-            take_rows(self.x, left, skip=num_prefix), left, self.module)
-        self._append(Prune(kept, gone, scores.shape[1], self.index))
+        kept, rows = split_lowest(scores, num_keep)
+        pruned = PrunedTokens(
+            take_rows(self.x, rows, skip=num_prefix), rows, self.module)
+        self._append(Prune(kept, pruned, scores.shape[1], self.index))
         self._take(kept)
 
     def sample(self, rows: Tensor, valid: Tensor) -> None:
@@ -127,7 +127,7 @@ class Reductions:
         prefix = keep.new_ones(keep.shape[0], self.num_prefix)
         self.mask = torch.cat([prefix, keep], dim=1)
         share = (length - self.num_prefix) / self.num_current
-        self.routes.append(Decision(keep, share))
+        self.records.append(Decision(keep, share))
 
     def merge(self,
               patches: Tensor,
@@ -157,12 +157,12 @@ class Reductions:
         self._replace(patches)
 
     def _sizes(self, slots: Tensor, count: int,
-               given: Optional[Tensor]) -> Tensor:
-        if given is None:
-            given = self.size.new_zeros(slots.shape[0], count).scatter_add(
+               size: Optional[Tensor]) -> Tensor:
+        if size is None:
+            size = self.size.new_zeros(slots.shape[0], count).scatter_add(
                 1, slots, self.size[:, self.num_prefix:])
-        prefix = given.new_ones(given.shape[0], self.num_prefix)
-        return torch.cat([prefix, given], dim=1)
+        prefix = size.new_ones(size.shape[0], self.num_prefix)
+        return torch.cat([prefix, size], dim=1)
 
     def mix(self, patches: Tensor, weights: Tensor) -> None:
         """Replace the patches by fewer mixtures of them, which count once

@@ -83,8 +83,8 @@ FILLED_UP = {
 }  # yapf: disable
 
 
-class Departure(NamedTuple):
-    """Patches that left together: ``tokens`` (B, R, D) as they were then,
+class PrunedTokens(NamedTuple):
+    """Patches pruned together: ``tokens`` (B, R, D) as they were then,
     their ``rows`` (B, R) before the step, and the ``module`` they left at."""
     tokens: Tensor
     rows: Tensor
@@ -97,25 +97,25 @@ class Prune(Step):
 
     Args:
         kept: Rows of the patches that stay, ascending, (B, M).
-        left: Those that leave.
+        pruned: Those that leave.
         length: K.
         before: ``index`` before this step.
     """
 
     cannot_follow = IN_SEQUENCE
 
-    def __init__(self, kept: Tensor, left: Departure, length: int,
+    def __init__(self, kept: Tensor, pruned: PrunedTokens, length: int,
                  before: Optional[Tensor]) -> None:
-        self.kept, self.left, self.length = kept, [left], length
+        self.kept, self.pruned, self.length = kept, [pruned], length
         self.before = before
         self.index = kept if before is None else before.gather(1, kept)
 
     def absorb(self, step: Step) -> bool:
         if not isinstance(step, Prune):
             return False
-        self.left += [
+        self.pruned += [
             part._replace(rows=self.kept.gather(1, part.rows))
-            for part in step.left
+            for part in step.pruned
         ]
         self.kept = self.kept.gather(1, step.kept)
         # Where this is the first step both are the same, and so one tensor
@@ -123,18 +123,18 @@ class Prune(Step):
         return True
 
     def undo(self, x: Tensor, num_prefix: int) -> Tensor:
-        rows = torch.cat([self.kept, *(part.rows for part in self.left)], 1)
-        tokens = [x, *(part.tokens.to(x.dtype) for part in self.left)]
+        rows = torch.cat([self.kept, *(part.rows for part in self.pruned)], 1)
+        tokens = [x, *(part.tokens.to(x.dtype) for part in self.pruned)]
         return put_rows(
             torch.cat(tokens, dim=1), prefixed(rows, num_prefix),
             num_prefix + self.length)
 
     def trace(self, slots: Tensor,
               removed: Tensor) -> Tuple[Tensor, Tensor]:
-        for part in self.left:
+        for part in self.pruned:
             module = torch.full_like(part.rows, part.module)
-            gone = _look_up(_places(part.rows, module, self.length), slots)
-            removed = torch.where(gone >= 0, gone, removed)
+            pruned = _look_up(_places(part.rows, module, self.length), slots)
+            removed = torch.where(pruned >= 0, pruned, removed)
         order = torch.arange(self.kept.shape[1], device=slots.device)
         stays = _places(self.kept, order, self.length)
         return _look_up(stays, slots), removed
@@ -167,8 +167,8 @@ class Sample(Step):
     def trace(self, slots: Tensor,
               removed: Tensor) -> Tuple[Tensor, Tensor]:
         after = _look_up(self.slots, slots)
-        gone = (slots >= 0) & (after < 0)
-        return after, torch.where(gone, self.module, removed)
+        pruned = (slots >= 0) & (after < 0)
+        return after, torch.where(pruned, self.module, removed)
 
 
 class Decide(Step):
@@ -190,28 +190,28 @@ class Decide(Step):
     def __init__(self, tokens: Tensor, before: Tensor, keep: Tensor,
                  module: int, index: Optional[Tensor]) -> None:
         self.keep, self.index = keep, index
-        self.left = [(tokens, before - keep, module)]
+        self.pruned = [(tokens, before - keep, module)]
 
     def absorb(self, step: Step) -> bool:
         if not isinstance(step, Decide):
             return False
         self.keep = step.keep
-        self.left += step.left
+        self.pruned += step.pruned
         return True
 
     def undo(self, x: Tensor, num_prefix: int) -> Tensor:
         prefix, patches = x.tensor_split([num_prefix], dim=1)
         patches = patches * self.keep[..., None].to(patches.dtype)
-        for tokens, gone, _ in self.left:
-            patches = patches + gone[..., None].to(patches.dtype) * tokens
+        for tokens, pruned, _ in self.pruned:
+            patches = patches + pruned[..., None].to(patches.dtype) * tokens
         return torch.cat([prefix, patches], dim=1)
 
     def trace(self, slots: Tensor,
               removed: Tensor) -> Tuple[Tensor, Tensor]:
-        for _, gone, module in self.left:
-            numbers = torch.where(gone.detach() > 0, module, -1)
-            gone = _look_up(numbers, slots)
-            removed = torch.where(gone >= 0, gone, removed)
+        for _, pruned, module in self.pruned:
+            numbers = torch.where(pruned.detach() > 0, module, -1)
+            pruned = _look_up(numbers, slots)
+            removed = torch.where(pruned >= 0, pruned, removed)
         stays = self.keep.detach() > 0
         order = torch.arange(stays.shape[1], device=slots.device)
         return _look_up(torch.where(stays, order, -1), slots), removed

@@ -33,8 +33,8 @@ class TokenState(Reductions):
         mask: Which current tokens count, prefix first, (B, P + K): nothing
             attends to the others. Booleans where places fill up, in training
             of methods that decide 0 or 1 with a gradient; None where all do.
-        routes: What auxiliary heads learn from, in training.
-        attention: Of the block just run, for a reducer that reads it.
+        records: What auxiliary heads learn from, in training.
+        attention: Of the block just run, for a reducer that needs it.
         module: Number of the reducer at work.
         finished: Whether the last block has run.
         cache: What is worth keeping from module to module, by name.
@@ -46,7 +46,7 @@ class TokenState(Reductions):
     size: Optional[Tensor] = None
     proportional: bool = True
     mask: Optional[Tensor] = None
-    routes: List[Union[Route, Decision]] = field(default_factory=list)
+    records: List[Union[Route, Decision]] = field(default_factory=list)
     attention: Optional[BlockAttention] = None
     module: int = 0
     finished: bool = False

@@ -40,50 +40,52 @@ def _shapes(path: str,
     with a prefix, of those that have it."""
     checkpoint = read(path)
     start = prefix or 'module.'  # what mmengine takes off
-    given = {
+    shapes = {
         key[len(start):] if key.startswith(start) else key: value.shape
         for key, value in checkpoint.get('state_dict', checkpoint).items()
         if key.startswith(prefix) and hasattr(value, 'shape')
     }
-    wrapped = any(key.startswith('detector.') for key in given)
+    wrapped = any(key.startswith('detector.') for key in shapes)
     if 'detector' in model._modules and not wrapped:
         # A CroprDetector takes the plain detector's.
-        given = {f'detector.{key}': value for key, value in given.items()}
-    return given
+        shapes = {f'detector.{key}': value for key, value in shapes.items()}
+    return shapes
 
 
-def _fits(model: nn.Module, key: str, given: torch.Size,
-          wanted: torch.Size) -> bool:
+def _fits(model: nn.Module, key: str, loaded: torch.Size,
+          expected: torch.Size) -> bool:
     """Whether a weight of a file becomes one of the model. CroprViT resamples
     position embeddings of another image size, if square, while it loads."""
-    if given == wanted:
+    if loaded == expected:
         return True
-    if not key.endswith('vit.pos_embed') or len(given) != 3 or (
-            given[2] != wanted[2]):
+    if not key.endswith('vit.pos_embed') or len(loaded) != 3 or (
+            loaded[2] != expected[2]):
         return False
     vit = model.get_submodule(key.rpartition('.')[0])
-    patches = given[1] - (wanted[1] - math.prod(vit.patch_embed.grid_size))
+    num_prefix = expected[1] - math.prod(vit.patch_embed.grid_size)
+    patches = loaded[1] - num_prefix
     return patches > 0 and math.isqrt(patches)**2 == patches
 
 
-def _check_most(model: nn.Module, given: Dict[str, torch.Size],
+def _check_most(model: nn.Module, shapes: Dict[str, torch.Size],
                 what: str) -> None:
     """Raise a ValueError unless most weights of the backbone of a model, or
-    of a module without one, are given. Reducers may be new."""
-    wanted = {
+    of a module without one, are there. Reducers may be new."""
+    expected = {
         key: value.shape for key, value in model.state_dict().items()
         if 'reducers.' not in key
     }
-    backbone = {k: v for k, v in wanted.items() if 'backbone.' in k} or wanted
+    backbone = {k: v for k, v in expected.items() if 'backbone.' in k}
+    backbone = backbone or expected
     fit = [
         key for key, shape in backbone.items()
-        if key in given and _fits(model, key, given[key], shape)
+        if key in shapes and _fits(model, key, shapes[key], shape)
     ]
     if 2 * len(fit) <= len(backbone):
         raise ValueError(
             f'{what} gives {len(fit)} of the {len(backbone)} weights of the '
             'backbone; the others would start at random. It has '
-            f'{", ".join(list(given)[:3]) or "nothing"}, ...; the model has '
+            f'{", ".join(list(shapes)[:3]) or "nothing"}, ...; the model has '
             f'{", ".join(list(backbone)[:3])}, ... For weights of a ViT alone '
             "use the backbone's pretrained='FILE'.")
 
@@ -144,28 +146,28 @@ def check_checkpoint(model: nn.Module,
             one with them, as the optimiser's state does not fit it. Else a
             warning says so: it runs, without pruning.
     """
-    given = _shapes(path, model)
-    wanted = {
+    shapes = _shapes(path, model)
+    expected = {
         key: value.shape
         for key, value in model.state_dict().items()
         if not key.startswith(AUXILIARY)
     }
-    missing = [key for key in wanted if key not in given]
+    missing = [key for key in expected if key not in shapes]
     other = [
-        f'{key} {tuple(given[key])} for {tuple(shape)}'
-        for key, shape in wanted.items()
-        if key in given and not _fits(model, key, given[key], shape)
+        f'{key} {tuple(shapes[key])} for {tuple(shape)}'
+        for key, shape in expected.items()
+        if key in shapes and not _fits(model, key, shapes[key], shape)
     ]
-    wrapped = f'detector.{next(iter(wanted))}' in given
+    wrapped = f'detector.{next(iter(expected))}' in shapes
     if missing and wrapped:
         raise ValueError(
             f'{path} is a checkpoint of a CroprDetector, and the config is of '
             'the plain detector: give the config of the training, or convert '
             'both with tools/model_converters/strip_auxiliary.py.')
-    reducers = [key for key in wanted if 'backbone.reducers.' in key]
+    reducers = [key for key in expected if 'backbone.reducers.' in key]
     more = [
-        key for key in given
-        if 'backbone.reducers.' in key and key not in wanted
+        key for key in shapes
+        if 'backbone.reducers.' in key and key not in expected
     ]
     if more and not reducers and not exact:
         print_log(
@@ -179,8 +181,8 @@ def check_checkpoint(model: nn.Module,
             ' or num_heads is missing in the reducer.')
     if missing or other:
         raise ValueError(
-            f'{path} is no checkpoint of this model: of {len(wanted)} weights '
-            f'{len(missing)} are missing ({", ".join(missing[:3]) or "none"}'
-            f'), {len(other)} have another shape '
-            f'({", ".join(other[:3]) or "none"}). Was '
+            f'{path} is no checkpoint of this model: of {len(expected)} '
+            f'weights {len(missing)} are missing '
+            f'({", ".join(missing[:3]) or "none"}), {len(other)} have another '
+            f'shape ({", ".join(other[:3]) or "none"}). Was '
             f'{Path(path).name} trained with this config?')

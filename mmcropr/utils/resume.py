@@ -102,10 +102,10 @@ def find_changes(meta: dict, cfg: Config) -> List[str]:
 def is_finished(meta: dict, cfg: Config) -> bool:
     """Whether a checkpoint is of the end of the training that a config asks
     for."""
-    wanted = cfg.train_cfg
+    expected = cfg.train_cfg
     for key, name in (('max_epochs', 'epoch'), ('max_iters', 'iter')):
-        if wanted.get(key) is not None:
-            return meta[name] >= wanted[key]
+        if expected.get(key) is not None:
+            return meta[name] >= expected[key]
     return False
 
 

@@ -166,7 +166,7 @@ def test_example_reducers(name):
     before = state.x.clone()
     assert reducer(state, state.length).x.equal(before)
     state = reducer(state, 9)
-    assert state.length == 9 and isinstance(state.steps[0], reducer.makes)
+    assert state.length == 9 and isinstance(state.steps[0], reducer.step_types)
     slots, removed = state.trace()
     assert ((slots >= 0) == (removed < 0)).all()
     if name == 'LargestNorm':

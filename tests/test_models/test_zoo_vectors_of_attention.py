@@ -191,7 +191,7 @@ def test_dynamic_vit_in_training(monkeypatch):
     for number, found in enumerate(outputs):
         check(found, vectors[f'out.train.blk{number}.x'],
               what=f'block {number}')
-    for number, decision in enumerate(state.routes):
+    for number, decision in enumerate(state.records):
         wanted = vectors[f'out.train.pred{number}.decision'].round()
         assert decision.keep.equal(wanted)
     assert state.keep.equal(vectors['out.train.final_decision'].round())
@@ -200,10 +200,10 @@ def test_dynamic_vit_in_training(monkeypatch):
     check(logits, vectors['out.train.logits'])
     check(tokens[:, 1:], vectors['out.train.features'])
     shares = [(k - 1) / 16 for k in (12, 8)]
-    assert [d.share for d in state.routes] == shares
+    assert [d.share for d in state.records] == shares
     # The reference asks for 0.7 and 0.49, not for the share of whole tokens
     decisions = [d._replace(share=float(s))
-                 for d, s in zip(state.routes, vectors['cfg.token_ratio'])]
+                 for d, s in zip(state.records, vectors['cfg.token_ratio'])]
     teacher = vectors['in.loss.teacher_tokens']
     keep = state.keep.detach()
     found = dict(

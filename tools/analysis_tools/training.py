@@ -281,8 +281,8 @@ def _auxiliary_flops(step: TrainingStep, backbone: nn.Module,
     with torch.no_grad():
         step.losses()
     handle.remove()
-    routes = getattr(states[0], 'state', states[0]).routes
-    if not all(isinstance(r, Route) for r in routes) or not all(
+    records = getattr(states[0], 'state', states[0]).records
+    if not all(isinstance(r, Route) for r in records) or not all(
             getattr(r, 'stop_gradient', True) for r in backbone.reducers):
         return None
     with counter() as flops:

@@ -33,15 +33,15 @@ def python_version(python: str) -> str:
     return output([python, '-c', code])
 
 
-def find_python(wanted: Optional[str], versions: tuple) -> str:
+def find_python(expected: Optional[str], versions: tuple) -> str:
     """An interpreter of one of ``versions``: as asked for, the running one,
     from PATH, or one that pyenv keeps."""
-    if wanted:
-        found = python_version(wanted)
+    if expected:
+        found = python_version(expected)
         if found not in versions:
-            fail(f'{wanted} is Python {found or "(not runnable)"}; this stack '
-                 f'needs one of {", ".join(sorted(versions))}.')
-        return wanted
+            fail(f'{expected} is Python {found or "(not runnable)"}; this '
+                 f'stack needs one of {", ".join(sorted(versions))}.')
+        return expected
     pyenv = Path(os.environ.get('PYENV_ROOT', Path.home() / '.pyenv'))
     candidates = [sys.executable] + [f'python{v}' for v in versions]
     for v in versions:

@@ -106,12 +106,12 @@ def build_target(config: str) -> nn.Module:
     Raises:
         ValueError: If it cannot be built or is no detector of this kind.
     """
-    wanted = 'CascadeRCNN', 'CroprViT', 'SimpleFPN'
+    expected = 'CascadeRCNN', 'CroprViT', 'SimpleFPN'
     try:
         cfg = Config.fromfile(config)
         part = cfg.model.get('detector', cfg.model)
         kinds = part.type, part.backbone.type, part.neck
-        if all(name in str(kind) for name, kind in zip(wanted, kinds)):
+        if all(name in str(kind) for name, kind in zip(expected, kinds)):
             part.backbone.pretrained = False
             init_default_scope(cfg.get('default_scope', 'mmengine'))
             return MODELS.build(cfg.model)
@@ -227,12 +227,12 @@ def convert(state: StateDict, model: nn.Module) -> Tuple[StateDict, List[str]]:
             if name not in target:
                 raise ValueError(f'unknown key {key!r} {shape}: the model of '
                                  'the config has nothing like it')
-            wanted = tuple(target[name].shape)
-            what = f'{key} {shape} -> {name} {wanted}'
-            if value.shape == wanted:
+            expected = tuple(target[name].shape)
+            what = f'{key} {shape} -> {name} {expected}'
+            if value.shape == expected:
                 result[name] = value
                 report.append(what)
-            elif re.match(CLASS_LAYERS, key) and shape[1:] == wanted[1:]:
+            elif re.match(CLASS_LAYERS, key) and shape[1:] == expected[1:]:
                 excuses[re.escape(name)] = 'the source has other classes'
                 report.append(f'{what}: left out, other classes')
             else:

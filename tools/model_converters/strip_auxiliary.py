@@ -138,7 +138,7 @@ def strip(config: str, checkpoint: str, out_dir: Path,
                          'there is nothing to strip.')
     shape = shape or getattr(trained, 'detector',
                              trained).backbone.trunk.vit.patch_embed.img_size
-    wanted = outputs(trained, shape)
+    expected = outputs(trained, shape)
     source = CheckpointLoader.load_checkpoint(checkpoint, 'cpu')
     plain, name = plain_config(cfg), Path(config).stem
     kept = ('dataset_meta', 'epoch', 'iter', 'mmengine_version')
@@ -154,8 +154,8 @@ def strip(config: str, checkpoint: str, out_dir: Path,
         stripped = build(
             Config.fromfile(new / f'{name}.py'), str(new / f'{name}.pth'))
         found = outputs(stripped, shape)
-        if len(found) != len(wanted) or any(
-                not torch.equal(a, b) for a, b in zip(found, wanted)):
+        if len(found) != len(expected) or any(
+                not torch.equal(a, b) for a, b in zip(found, expected)):
             raise ValueError(
                 f'the stripped model of {config} predicts something else than '
                 'the trained one, so nothing was written; please report it.')

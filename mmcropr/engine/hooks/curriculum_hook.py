@@ -107,7 +107,7 @@ class PruningCurriculumHook(Hook):
         stuck = {
             type(r).__name__: None
             for b in backbones if not b.follows_progress for r in b.reducers
-            if list(r.parameters()) and r.leaves is not Route
+            if list(r.parameters()) and r.record_type is not Route
         }
         if self.share + self.begin and stuck:
             runner.logger.info(

@@ -61,12 +61,12 @@ class FiniteLossHook(Hook):
             if 'loss' in name and isinstance(value, (Tensor, float))
         }
         total = {k: v for k, v in losses.items() if k == 'loss'} or losses
-        found = bool(_not_finite(total))
+        broken = bool(_not_finite(total))
         if get_world_size() > 1:
-            flag = torch.tensor(float(found), device=get_device())
+            flag = torch.tensor(float(broken), device=get_device())
             all_reduce(flag, op='max')
-            found = bool(flag)
-        if not found:
+            broken = bool(flag)
+        if not broken:
             return
         bad = _not_finite(losses)
         # The sum says nothing that its parts do not

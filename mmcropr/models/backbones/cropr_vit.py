@@ -144,8 +144,8 @@ class CroprViT(TimmBackbone):
                     f'class token, and {type(self.vit).__name__} without a '
                     'class token has none: use an arch with a class token or '
                     'another reducer (mmcropr.Cropr needs none).')
-            if module.reads_attention:
-                trunk.watch(number, module.needs_gradient)
+            if module.needs_attention:
+                trunk.record_attention(number, module.needs_gradient)
         if self.schedule.modules[-1] > max(self.out_indices):
             raise ValueError(
                 f'modules={self.schedule.modules} prune behind the last map, '
@@ -168,7 +168,7 @@ class CroprViT(TimmBackbone):
         are at the full rate from the start: else they would learn late, and
         distributed training would stop at weights without a gradient."""
         return all(
-            reducer.leaves is Route or not list(reducer.parameters())
+            reducer.record_type is Route or not list(reducer.parameters())
             for reducer in self.reducers)
 
     def set_progress(self, progress: Progress) -> None:
@@ -198,7 +198,8 @@ class CroprViT(TimmBackbone):
                 grid: Optional[Tuple[int, int]] = None,
                 training: Optional[bool] = None) -> List[int]:
         """Sequence length after every module; empty without a reducer. See
-        :meth:`PruningSchedule.lengths` and :meth:`TokenReducer.reached`.
+        :meth:`PruningSchedule.lengths` and
+        :meth:`TokenReducer.reachable_length`.
 
         Args:
             grid: Patches per column and row; that of ``img_size`` by default.
@@ -209,14 +210,15 @@ class CroprViT(TimmBackbone):
             return []
         training = self.training if training is None else training
         progress = self.progress if training else (1, 1)
-        asked = self.schedule.lengths(grid, progress)
+        scheduled = self.schedule.lengths(grid, progress)
         height, width = self.trunk.grid if grid is None else grid
         num_prefix, lengths = self.trunk.num_prefix, []
         length = num_prefix + height * width
-        for reducer, wanted in zip(self.reducers, asked):
+        for reducer, target in zip(self.reducers, scheduled):
             # A method with a number of its own can leave fewer than a later
             # one is asked for
-            length = reducer.reached(length, min(wanted, length), num_prefix)
+            length = reducer.reachable_length(length, min(target, length),
+                                              num_prefix)
             lengths.append(length)
         return lengths
 
@@ -287,7 +289,7 @@ class CroprViT(TimmBackbone):
             raise RuntimeError(
                 f'{type(reducer).__name__} after block {number} left '
                 f'{state.length} tokens, not the {length} of the schedule: '
-                'its reached() must say what it does.')
+                'its reachable_length() must say what it does.')
         return state
 
     def fold_queries(self) -> None:

@@ -22,13 +22,13 @@ def apply_policy(attention: Tensor, policy: Tensor) -> Tensor:
         attention: Softmax over all tokens, (B, heads, M, M).
         policy: 1 for tokens that stay and 0 for the others, (B, M).
     """
-    length, given = policy.shape[1], attention.dtype
+    length, dtype = policy.shape[1], attention.dtype
     attention, gate = attention.float(), policy.float()[:, None, None]
-    own = torch.eye(length, device=attention.device)
-    gated = attention * (gate + (1 - gate) * own)
+    diagonal = torch.eye(length, device=attention.device)
+    gated = attention * (gate + (1 - gate) * diagonal)
     eps = POLICY_EPS * attention.amax(-1, keepdim=True)
     gated = (gated + eps / length) / (gated.sum(-1, keepdim=True) + eps)
-    return gated.to(given)
+    return gated.to(dtype)
 
 
 @contextmanager

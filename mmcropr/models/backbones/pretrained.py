@@ -63,31 +63,31 @@ def _weights(content: Any) -> Any:
     if not isinstance(content, dict):
         return content
     names = ('state_dict_ema', 'model_ema', 'state_dict', 'model')
-    found = [content[n] for n in names if content.get(n) is not None]
-    return clean_state_dict(found[0] if found else content)
+    candidates = [content[n] for n in names if content.get(n) is not None]
+    return clean_state_dict(candidates[0] if candidates else content)
 
 
 def convert(state: StateDict, vit: nn.Module) -> StateDict:
     """Published layout -> keys and shapes of ``vit``: timm's own conversions
     (MAE, DeiT, CLIP, DINO, EVA; embeddings resampled), then what a backbone
     without pooling needs."""
-    own = 'backbone.vit.'
-    if any(key.startswith(own) for key in state):
+    prefix = 'backbone.vit.'
+    if any(key.startswith(prefix) for key in state):
         state = {
-            k[len(own):]: v
-            for k, v in state.items() if k.startswith(own)
+            k[len(prefix):]: v
+            for k, v in state.items() if k.startswith(prefix)
         }
     if getattr(vit, 'cls_token', None) is None:
         state = _without_class_token(state)
     state = trunk_class(vit).convert(state, vit)
-    wanted = vit.state_dict()
+    expected = vit.state_dict()
     for name in ('weight', 'bias'):
         norm, fc_norm = f'norm.{name}', f'fc_norm.{name}'
-        if norm in wanted and norm not in state and fc_norm in state:
+        if norm in expected and norm not in state and fc_norm in state:
             state[norm] = state.pop(fc_norm)
     return {
         k: v
-        for k, v in state.items() if k in wanted or not k.startswith(HEADS)
+        for k, v in state.items() if k in expected or not k.startswith(HEADS)
     }
 
 
@@ -118,14 +118,14 @@ def check(state: StateDict,
     Raises:
         ValueError: If this must be the checkpoint of another model.
     """
-    wanted = vit.state_dict()
-    missing = [key for key in wanted if key not in state]
-    unexpected = [key for key in state if key not in wanted]
+    expected = vit.state_dict()
+    missing = [key for key in expected if key not in state]
+    unexpected = [key for key in state if key not in expected]
     misshapen = [
-        f'{key} {tuple(value.shape)} for {tuple(wanted[key].shape)}'
+        f'{key} {tuple(value.shape)} for {tuple(expected[key].shape)}'
         for key, value in state.items()
-        if key in wanted and key not in adapted
-        and value.shape != wanted[key].shape
+        if key in expected and key not in adapted
+        and value.shape != expected[key].shape
     ]
     core = [k for k in missing if k.startswith(CORE + EMBEDDINGS)]
     if misshapen or core or any(k.startswith(CORE) for k in unexpected):
@@ -135,9 +135,9 @@ def check(state: StateDict,
             f'{len(misshapen)} have another shape ({_some(misshapen)}), '
             f'{len(unexpected)} are unknown ({_some(unexpected)}). Compare '
             'arch, patch_size and in_channels with the model it comes from.')
-    found = len(wanted) - len(missing)
+    num_loaded = len(expected) - len(missing)
     print_log(
-        f'{source}: loaded {found} of {len(wanted)} weights; missing: '
+        f'{source}: loaded {num_loaded} of {len(expected)} weights; missing: '
         f'{", ".join(missing) or "none"}; unexpected: '
         f'{", ".join(unexpected) or "none"}', 'current')
 
@@ -235,22 +235,23 @@ def resample_pos_embed(state: StateDict, key: str, vit: nn.Module,
     Raises:
         ValueError: If they are of no square grid.
     """
-    own = vit.pos_embed
-    if key not in state or own is None:
+    current = vit.pos_embed
+    if key not in state or current is None:
         return
-    given, grid = state[key], tuple(vit.patch_embed.grid_size)
-    if given.shape[1:] == own.shape[1:] or given.shape[2] != own.shape[2]:
+    loaded, grid = state[key], tuple(vit.patch_embed.grid_size)
+    same_width = loaded.shape[2] == current.shape[2]
+    if loaded.shape[1:] == current.shape[1:] or not same_width:
         return
     no_embed = getattr(vit, 'no_embed_class', False)
     num_prefix = 0 if no_embed else num_prefix
-    patches = given.shape[1] - num_prefix
+    patches = loaded.shape[1] - num_prefix
     if math.isqrt(max(patches, 0))**2 != patches:
         raise ValueError(
-            f'{key} {tuple(given.shape)} is of {patches} patches, no square '
+            f'{key} {tuple(loaded.shape)} is of {patches} patches, no square '
             f'grid, so it cannot be resampled to {grid}. Give img_size as in '
             'training.')
     state[key] = resample_abs_pos_embed(
-        given,
+        loaded,
         new_size=list(grid),
         num_prefix_tokens=num_prefix,
         verbose=True)

@@ -18,8 +18,8 @@ from torch.utils.checkpoint import checkpoint
 from mmcropr.structures import BlockAttention, Origin, TokenState
 from mmcropr.utils.precision import product_dtype
 
+from .attention_hooks import AttentionHooks
 from .policy import attend_by_policy
-from .taps import Taps
 
 Between = Callable[[TokenState], TokenState]
 
@@ -52,7 +52,7 @@ class Trunk:
         self.patch_size: Tuple[int, int] = tuple(vit.patch_embed.patch_size)
         self.grid: Tuple[int, int] = tuple(vit.patch_embed.grid_size)
         self.has_class_token = getattr(vit, 'cls_token', None) is not None
-        self._taps: Dict[int, Taps] = {}
+        self._hooks: Dict[int, AttentionHooks] = {}
 
     # What differs between the families of timm
     def _positions(self, x: Tensor) -> Tuple[Tensor, Optional[Tensor]]:
@@ -157,7 +157,7 @@ class Trunk:
 
         self._arm(number)
         state.x = self._run(whole, state.x)
-        self._read(number, state, rope, bias)
+        self._record(number, state, rope, bias)
         return state
 
     def _in_halves(self, number: int, state: TokenState,
@@ -195,7 +195,7 @@ class Trunk:
 
         self._arm(number)
         state.x = self._run(half, state.x)
-        self._read(number, state, rope, bias)
+        self._record(number, state, rope, bias)
         return state
 
     def mlp_half(self, number: int, state: TokenState) -> TokenState:
@@ -209,11 +209,11 @@ class Trunk:
         state.x = self._run(half, state.x)
         return state
 
-    def watch(self, number: int, gradient: bool = False) -> None:
+    def record_attention(self, number: int, gradient: bool = False) -> None:
         """From now on leave the attention of a block in the state.
 
-        Queries and keys are read where the block makes them, so its own fused
-        attention stays as it is.
+        Queries and keys are recorded where the block makes them, so its own
+        fused attention stays as it is.
 
         Args:
             number: Of the block.
@@ -225,26 +225,27 @@ class Trunk:
         if gradient and self.with_cp:
             raise ValueError('attention statistics with a gradient cannot be '
                              'had with gradient checkpointing: with_cp=False.')
-        self._taps[number] = Taps.on(self.vit.blocks[number].attn, gradient)
+        self._hooks[number] = AttentionHooks.register(
+            self.vit.blocks[number].attn, gradient)
 
     def _arm(self, number: int) -> None:
-        if number in self._taps:
-            self._taps[number].arm()
+        if number in self._hooks:
+            self._hooks[number].arm()
 
-    def _read(self, number: int, state: TokenState, rope: Optional[Tensor],
-              bias: Optional[Tensor]) -> None:
-        taps = self._taps.get(number)
-        if taps is None:
+    def _record(self, number: int, state: TokenState, rope: Optional[Tensor],
+                bias: Optional[Tensor]) -> None:
+        hooks = self._hooks.get(number)
+        if hooks is None:
             return
         attn = self.vit.blocks[number].attn
-        query, key, entrance = (tap.take() for tap in taps)
+        query, key, attn_input = (hook.take() for hook in hooks)
         state.attention = BlockAttention(
             query,
             key,
             scale=attn.scale,
             num_prefix=self.num_prefix,
             rotate=partial(self._rotate, attn=attn, rope=rope),
-            project_values=partial(self._values, attn, entrance),
+            project_values=partial(self._values, attn, attn_input),
             bias=bias)
 
     @staticmethod

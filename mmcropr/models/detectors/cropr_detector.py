@@ -65,9 +65,9 @@ class CroprDetector(BaseDetector):
     def _adopt_plain(state_dict: dict, prefix: str, *args: Any) -> None:
         """Take a checkpoint of the plain detector for the detector inside,
         as ``load_from`` and fine-tuning need it."""
-        own = (f'{prefix}detector.', f'{prefix}auxiliary_head.')
+        prefixes = (f'{prefix}detector.', f'{prefix}auxiliary_head.')
         keys = [key for key in state_dict if key.startswith(prefix)]
-        if keys and not any(key.startswith(own) for key in keys):
+        if keys and not any(key.startswith(prefixes) for key in keys):
             for key in keys:
                 new = f'{prefix}detector.{key[len(prefix):]}'
                 state_dict[new] = state_dict.pop(key)
@@ -131,11 +131,11 @@ class CroprDetector(BaseDetector):
         Raises:
             ValueError: If that is not clear.
         """
-        found = self._classes()
-        boxes = {v for k, v in found.items() if 'bbox_head' in k}
-        numbers = boxes or set(found.values())
+        numbers_by_head = self._classes()
+        boxes = {v for k, v in numbers_by_head.items() if 'bbox_head' in k}
+        numbers = boxes or set(numbers_by_head.values())
         if len(numbers) != 1:
-            heads = ', '.join(f'{k} {v}' for k, v in found.items())
+            heads = ', '.join(f'{k} {v}' for k, v in numbers_by_head.items())
             raise ValueError(
                 f'the heads of {type(self.detector).__name__} do not say how '
                 f'many classes the labels have ({heads or "none knows"}): '
@@ -144,13 +144,14 @@ class CroprDetector(BaseDetector):
 
     def _check_classes(self) -> None:
         """Raise a ValueError unless some head has the classes of ours."""
-        own = getattr(self.auxiliary_head, 'num_classes', None)
-        found = self._classes()
-        if own is not None and found and own not in found.values():
-            heads = ', '.join(f'{k} {v}' for k, v in found.items())
+        num_classes = getattr(self.auxiliary_head, 'num_classes', None)
+        numbers_by_head = self._classes()
+        if num_classes is not None and numbers_by_head and (
+                num_classes not in numbers_by_head.values()):
+            heads = ', '.join(f'{k} {v}' for k, v in numbers_by_head.items())
             raise ValueError(
-                f'the auxiliary head has num_classes={own}, the detector: '
-                f'{heads}.')
+                f'the auxiliary head has num_classes={num_classes}, the '
+                f'detector: {heads}.')
 
     def __getattr__(self, name: str) -> Any:
         """Parts of the detector, such as ``bbox_head``, for hooks."""

@@ -119,7 +119,9 @@ class AuxiliaryHead(StateHead):
 
     @classmethod
     def sizes_of(cls, backbone: Any) -> Dict[str, Any]:
-        learners = [r for r in backbone.reducers if r.leaves is cls.reads]
+        learners = [
+            r for r in backbone.reducers if r.record_type is cls.record_type
+        ]
         if not learners:
             names = sorted({type(r).__name__ for r in backbone.reducers})
             raise ValueError(
@@ -164,16 +166,16 @@ class AuxiliaryHead(StateHead):
                 f'reducers of the backbone are {num_modules}; set '
                 f'num_modules={num_modules}.')
 
-    def routes_of(self, state: TokenState) -> List[Route]:
-        routes = super().routes_of(state)
-        self.check_modules(len(routes))
-        return routes
+    def records_of(self, state: TokenState) -> List[Route]:
+        records = super().records_of(state)
+        self.check_modules(len(records))
+        return records
 
     def forward(self, inputs: Union[FeatureMaps,
                                     TokenState]) -> List[Tensor]:
         """Predictions of every module, each (B, Q, num_classes)."""
-        routes = self.routes_of(self.state_of(inputs))
-        return [self.predict(i, route) for i, route in enumerate(routes)]
+        records = self.records_of(self.state_of(inputs))
+        return [self.predict(i, route) for i, route in enumerate(records)]
 
     def predict(self,
                 module: int,
@@ -195,17 +197,17 @@ class AuxiliaryHead(StateHead):
              train_cfg: Any = None) -> Dict[str, Tensor]:
         """One loss per module, ``module<i>.loss_...``; they are summed."""
         state = self.state_of(inputs)
-        routes = self.routes_of(state)
+        records = self.records_of(state)
         with torch.no_grad():
             targets = self.targets(state, batch_data_samples)
-        losses, own = {}, list(self.parameters())
+        losses, parameters = {}, list(self.parameters())
         local = self.local is not False and not has_shards(self)
-        for i, route in enumerate(routes):
+        for i, route in enumerate(records):
             compute = partial(self.module_loss, i, route, targets)
-            found = compute() if not (local and route.is_local) else (
-                local_losses(compute, own + route.parameters(),
+            module_losses = compute() if not (local and route.is_local) else (
+                local_losses(compute, parameters + route.parameters(),
                              self.grad_scale))
-            for name, value in found.items():
+            for name, value in module_losses.items():
                 losses[f'module{i}.{name}'] = value
         self.grad_scale.update()
         return losses

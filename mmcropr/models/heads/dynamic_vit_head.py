@@ -141,11 +141,11 @@ class Teacher:
     def check_backbone(self, backbone: Any) -> None:
         """Raise a ValueError unless its tokens are those of a CroprViT."""
         for name in ('embed_dim', 'patch_size', 'num_prefix'):
-            own, theirs = (getattr(b.trunk, name)
-                           for b in (self.model.backbone, backbone))
-            if own != theirs:
+            ours, theirs = (getattr(b.trunk, name)
+                            for b in (self.model.backbone, backbone))
+            if ours != theirs:
                 raise ValueError(
-                    f'the teacher has {name}={own}, the model {theirs}: a '
+                    f'the teacher has {name}={ours}, the model {theirs}: a '
                     'teacher is the same ViT without pruning.')
 
     @torch.no_grad()
@@ -198,7 +198,7 @@ class DynamicViTHead(StateHead):
             teacher that is incomplete or does not fit.
     """
 
-    reads = Decision
+    record_type = Decision
 
     def __init__(self,
                  ratio_weight: float = 2.,
@@ -252,7 +252,7 @@ class DynamicViTHead(StateHead):
                classify: bool = False) -> Tuple[dict, Optional[Tensor]]:
         """:meth:`loss`, and the teacher's logits if they are asked for."""
         state, logits = self.state_of(inputs), None
-        decisions = self.routes_of(state)
+        decisions = self.records_of(state)
         losses = dict(loss_ratio=self.ratio_weight * ratio_loss(decisions))
         if self.teacher is not None:
             patches, logits = self.teacher(state.image, classify)

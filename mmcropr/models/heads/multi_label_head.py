@@ -50,7 +50,7 @@ class CroprMultiLabelHead(AuxiliaryHead):
             ValueError: If there is more than one query, or an object has a
                 label outside the classes.
         """
-        self._check_queries(self.routes_of(state)[0].num_queries)
+        self._check_queries(self.records_of(state)[0].num_queries)
         device = state.x.device
         labels, images, there = [], [], []
         for number, sample in enumerate(batch_data_samples):

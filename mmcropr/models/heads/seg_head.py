@@ -75,7 +75,7 @@ class CroprSegHead(AuxiliaryHead):
             ValueError: If there is not one query per patch.
         """
         self._check_queries(
-            self.routes_of(state)[0].num_queries, state.grid,
+            self.records_of(state)[0].num_queries, state.grid,
             state.image_size)
         labels = torch.stack(list(map(self._label_map, batch_data_samples)))
         # Labels cover the image before its padding to whole patches.

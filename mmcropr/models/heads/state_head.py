@@ -12,10 +12,10 @@ class StateHead(BaseModule):
     """Losses from what reducers leave in the token state in training.
 
     Attributes:
-        reads: What it takes from ``state.routes``.
+        record_type: What it learns from in ``state.records``.
     """
 
-    reads: type = Route
+    record_type: type = Route
 
     @classmethod
     def sizes_of(cls, backbone: Any) -> Dict[str, Any]:
@@ -23,8 +23,10 @@ class StateHead(BaseModule):
         return {}
 
     def learners(self, backbone: Any) -> list:
-        """The reducers of a CroprViT that leave what this head reads."""
-        return [r for r in backbone.reducers if r.leaves is self.reads]
+        """The reducers of a CroprViT whose records this head learns from."""
+        return [
+            r for r in backbone.reducers if r.record_type is self.record_type
+        ]
 
     def check_backbone(self, backbone: Any) -> None:
         """Raise a ValueError unless this head fits a CroprViT; asked once,
@@ -56,19 +58,20 @@ class StateHead(BaseModule):
                 'pass it on: return FeatureMaps(maps, inputs.state).')
         return state
 
-    def routes_of(self, state: TokenState) -> list:
+    def records_of(self, state: TokenState) -> list:
         """What reducers left for this head, one item per module.
 
         Raises:
             ValueError: If there is nothing.
         """
-        routes = [r for r in state.routes if isinstance(r, self.reads)]
-        if not routes:
+        records = [r for r in state.records if isinstance(r, self.record_type)]
+        if not records:
             raise ValueError(
                 f'{type(self).__name__} found nothing to learn from: the '
-                f'reducer of the backbone leaves no {self.reads.__name__}, or '
-                'the backbone is in eval mode.')
-        return routes
+                'reducer of the backbone leaves no '
+                f'{self.record_type.__name__}, or the backbone is in eval '
+                'mode.')
+        return records
 
     @abstractmethod
     def loss(self,

@@ -174,23 +174,23 @@ def check_pyramid(detector: nn.Module) -> None:
     if any(type(n).__name__ not in SAME_LEVELS for n in necks[number + 1:]):
         return
     for name, module in detector.named_modules():
-        wanted = _strides_of(module)
-        if wanted and not _reads(name, wanted, neck.strides):
+        expected = _strides_of(module)
+        if expected and not _reads(name, expected, neck.strides):
             raise ValueError(
-                f'{name} works on strides {wanted}, SimpleFPN gives '
+                f'{name} works on strides {expected}, SimpleFPN gives '
                 f'{neck.strides}: set its strides and num_outs accordingly '
                 '(levels beyond the given strides double the last one).')
 
 
-def _reads(name: str, wanted: List[int], strides: List[Stride]) -> bool:
+def _reads(name: str, expected: List[int], strides: List[Stride]) -> bool:
     """Whether a part of a detector reads its strides where they are: heads of
     boxes all levels, RoI extractors the first ones. Others, such as heads of
     masks or of a map of semantics, can read some."""
     if name.split('.')[-1] in ('bbox_head', 'rpn_head'):
-        return strides == wanted
+        return strides == expected
     first = 'roi_extractor' in name and 'semantic' not in name
     starts = [0] if first else range(len(strides))
-    return any(strides[i:i + len(wanted)] == wanted for i in starts)
+    return any(strides[i:i + len(expected)] == expected for i in starts)
 
 
 def _strides_of(module: nn.Module) -> Optional[List[int]]:

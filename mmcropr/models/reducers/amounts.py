@@ -11,9 +11,9 @@ Grid = Tuple[int, int]
 Progress = Tuple[int, int]
 
 
-class Leave(NamedTuple):
-    """Of the reference grid ``count * numerator / denominator`` patches have
-    left after this module: since the first one of the same schedule or, where
+class Remove(NamedTuple):
+    """Of the reference grid ``count * numerator / denominator`` patches are
+    gone after this module: since the first one of the same schedule or, where
     ``total``, altogether."""
     numerator: int
     denominator: int
@@ -29,7 +29,7 @@ class Leave(NamedTuple):
         return rate, 1, self.count
 
 
-class Stay(NamedTuple):
+class KeepShare(NamedTuple):
     """Of the patches before this module ``part / whole`` stay."""
     part: int
     whole: int
@@ -43,7 +43,7 @@ class Stay(NamedTuple):
             self.whole * end)
 
 
-Amount = Union[Leave, Stay]
+Amount = Union[Remove, KeepShare]
 
 
 class Entry(NamedTuple):
@@ -76,35 +76,35 @@ def lengths_after(entries: Sequence[Entry], grid: Grid, reference: Grid,
     total, patches = reference[0] * reference[1], grid[0] * grid[1]
     exact = progress[0] >= progress[1] and total == patches
     length, result = patches + num_prefix, []
-    # Where one schedule follows another, numbers go on from what is left:
-    # as a fraction of the reference grid's patches that have left so far ...
-    gone, base, before, last = (0, 1), (0, 1), (0, 1), None
-    # ... and of the patches of this grid that are left
-    left = (patches, 1)
+    # Where one schedule follows another, numbers go on from what remains:
+    # as a fraction of the reference grid's patches that are gone so far ...
+    removed, base, before, last = (0, 1), (0, 1), (0, 1), None
+    # ... and of the patches of this grid that remain
+    remaining = (patches, 1)
     for entry in entries:
         amount = entry.amount
         if entry.schedule != last and last is not None:
             before = _so_far(entries, entry, progress)
-            base = _minus(gone, before)
-            left = _left(gone, patches, total, num_prefix)
+            base = _minus(removed, before)
+            remaining = _remaining(removed, patches, total, num_prefix)
         last = entry.schedule
-        if isinstance(amount, Stay):
+        if isinstance(amount, KeepShare):
             part, whole = amount.at(progress)
-            left = (left[0] * part, left[1] * whole)
-            floor = max(left[0] // left[1], 1) + num_prefix
+            remaining = (remaining[0] * part, remaining[1] * whole)
+            floor = max(remaining[0] // remaining[1], 1) + num_prefix
             length = min(length, _round_up(floor, 1, entry.align))
-            gone = _gone(left, patches, total, num_prefix)
+            removed = _removed(remaining, patches, total, num_prefix)
         else:
-            above, below, count = amount.at(progress)
+            numerator, denominator, count = amount.at(progress)
             if amount.total:
-                gone = (count * above, below)
+                removed = (count * numerator, denominator)
             else:
-                gone = _plus(base, (count * above, below))
+                removed = _plus(base, (count * numerator, denominator))
             if exact and amount.total:
                 length = min(length, total - amount.numerator)
-            elif above > 0:
-                scale = gone[1] * total
-                rest = patches * scale - gone[0] * patches
+            elif numerator > 0:
+                scale = removed[1] * total
+                rest = patches * scale - removed[0] * patches
                 aligned = _round_up(rest, scale, entry.align)
                 length = min(length, max(aligned, num_prefix + 1))
         result.append(length)
@@ -114,12 +114,12 @@ def lengths_after(entries: Sequence[Entry], grid: Grid, reference: Grid,
 def _so_far(entries: Sequence[Entry], entry: Entry,
             progress: Progress) -> Tuple[int, int]:
     """What the schedule of an entry took before it, by its own numbers."""
-    own = [e for e in entries if e.schedule == entry.schedule]
-    number = own.index(entry)
-    if number == 0 or isinstance(entry.amount, Stay):
+    same = [e for e in entries if e.schedule == entry.schedule]
+    number = same.index(entry)
+    if number == 0 or isinstance(entry.amount, KeepShare):
         return 0, 1
-    above, below, count = own[number - 1].amount.at(progress)
-    return count * above, below
+    numerator, denominator, count = same[number - 1].amount.at(progress)
+    return count * numerator, denominator
 
 
 def _plus(a: Tuple[int, int], b: Tuple[int, int]) -> Tuple[int, int]:
@@ -132,20 +132,20 @@ def _minus(a: Tuple[int, int], b: Tuple[int, int]) -> Tuple[int, int]:
     return _plus(a, (-b[0], b[1])) if a[0] else (-b[0], b[1])
 
 
-def _left(gone: Tuple[int, int], patches: int, total: int,
-          num_prefix: int) -> Tuple[int, int]:
-    """Patches of this grid that are left where so many of the reference
-    grid's have left; the first of them made room for the prefix tokens."""
-    if gone[0] == 0:
+def _remaining(removed: Tuple[int, int], patches: int, total: int,
+               num_prefix: int) -> Tuple[int, int]:
+    """Patches of this grid that remain where so many of the reference
+    grid's are gone; the first of them made room for the prefix tokens."""
+    if removed[0] == 0:
         return patches, 1
-    scale = gone[1] * total
-    return patches * scale - gone[0] * patches - num_prefix * scale, scale
+    scale = removed[1] * total
+    return patches * scale - removed[0] * patches - num_prefix * scale, scale
 
 
-def _gone(left: Tuple[int, int], patches: int, total: int,
-          num_prefix: int) -> Tuple[int, int]:
-    """Inverse of :func:`_left`."""
-    if left[0] == patches * left[1]:
+def _removed(remaining: Tuple[int, int], patches: int, total: int,
+             num_prefix: int) -> Tuple[int, int]:
+    """Inverse of :func:`_remaining`."""
+    if remaining[0] == patches * remaining[1]:
         return 0, 1
-    return ((patches - num_prefix) * left[1] - left[0]) * total, (
-        left[1] * patches)
+    return ((patches - num_prefix) * remaining[1] - remaining[0]) * total, (
+        remaining[1] * patches)

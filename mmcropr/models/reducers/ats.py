@@ -55,8 +55,8 @@ class ATS(TokenReducer):
     places that are left over are filled and masked.
     """
 
-    makes = (Sample, )
-    reads_attention = needs_class_token = True
+    step_types = (Sample, )
+    needs_attention = needs_class_token = True
     stage = 'attention'
 
     def forward(self, state: TokenState, length: int) -> TokenState:

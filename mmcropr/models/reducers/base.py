@@ -18,14 +18,14 @@ class TokenReducer(BaseModule):
         init_cfg: As of every mmengine module.
 
     Attributes:
-        makes: Steps that it takes, of ``mmcropr.structures``; says what can
-            follow it, and what it can follow.
-        reads_attention: Whether it asks ``state.attention`` for queries, keys
+        step_types: Steps that it takes, of ``mmcropr.structures``; says what
+            can follow it, and what it can follow.
+        needs_attention: Whether it asks ``state.attention`` for queries, keys
             or values of the block it works in or after.
         needs_class_token: Whether it asks for those of the class token.
         needs_gradient: Whether it needs them with their gradient.
-        leaves: What it leaves in ``state.routes`` in training, for an
-            auxiliary head that reads it: :class:`~mmcropr.structures.Route`
+        record_type: What it appends to ``state.records`` in training, for an
+            auxiliary head to learn from: :class:`~mmcropr.structures.Route`
             or :class:`~mmcropr.structures.Decision`. None if it needs no
             such head.
         draws: Whether it draws random numbers at test time.
@@ -36,12 +36,12 @@ class TokenReducer(BaseModule):
             as ``num_tokens`` when it is built, for images of any size.
     """
 
-    makes: Tuple[Type[Step], ...] = (Prune, )
-    reads_attention: bool = False
+    step_types: Tuple[Type[Step], ...] = (Prune, )
+    needs_attention: bool = False
     needs_class_token: bool = False
     needs_gradient: bool = False
     draws: bool = False
-    leaves: Optional[type] = None
+    record_type: Optional[type] = None
     stage: str = 'block'
     fixed_number: bool = False
 
@@ -51,7 +51,8 @@ class TokenReducer(BaseModule):
         super().__init__(init_cfg)
         self.embed_dim = embed_dim
 
-    def reached(self, before: int, length: int, num_prefix: int) -> int:
+    def reachable_length(self, before: int, length: int,
+                         num_prefix: int) -> int:
         """How many of ``before`` tokens are left where ``length`` are asked
         for, all counts with prefix tokens. That is ``length``; a reducer with
         bounds of its own says what it does. A schedule beyond them is refused
@@ -67,9 +68,10 @@ class Idle(TokenReducer):
     """Stands where the schedule asks a reducer with ``fixed_number`` for
     nothing: weights that do no work would stop distributed training."""
 
-    makes = ()
+    step_types = ()
 
-    def reached(self, before: int, length: int, num_prefix: int) -> int:
+    def reachable_length(self, before: int, length: int,
+                         num_prefix: int) -> int:
         return before
 
     def forward(self, state: TokenState, length: int) -> TokenState:
@@ -101,7 +103,7 @@ class SoftMerger(TokenReducer):
         init_cfg: As of every mmengine module.
     """
 
-    makes = (Mix, )
+    step_types = (Mix, )
     fixed_number = True
 
     def __init__(self,
@@ -115,7 +117,8 @@ class SoftMerger(TokenReducer):
     def mix(self, patches: Tensor) -> Tuple[Tensor, Tensor]:
         """Patches (B, K, D) -> mixtures (B, M, D) and weights (B, M, K)."""
 
-    def reached(self, before: int, length: int, num_prefix: int) -> int:
+    def reachable_length(self, before: int, length: int,
+                         num_prefix: int) -> int:
         return num_prefix + self.num_tokens
 
     def forward(self, state: TokenState, length: int) -> TokenState:

@@ -59,7 +59,7 @@ class AttnTopK(TopKPruner):
     """Keep the patches that the class token attends to most in the block just
     run, mean over heads. Needs a model with a class token."""
 
-    reads_attention = needs_class_token = True
+    needs_attention = needs_class_token = True
 
     def score(self, state: TokenState) -> Tensor:
         return class_attention(state)

@@ -118,12 +118,12 @@ def _at(block: int, cfg: dict, sizes: Sizes, length: int, after: int,
     if kind.fixed_number and after == length:
         return Idle(sizes.embed_dim)
     reducer = _build(kind, cfg, sizes, after - num_prefix)
-    reached = reducer.reached(length, after, num_prefix)
-    if reached != after:
+    reachable = reducer.reachable_length(length, after, num_prefix)
+    if reachable != after:
         raise ValueError(
             f'reducer={dict(cfg)} after block {block}: {kind.__name__} '
             f'cannot take {length} tokens, {num_prefix} of them prefix '
-            f'tokens, to {after} at once, only to {reached}. Let less '
+            f'tokens, to {after} at once, only to {reachable}. Let less '
             'leave, or spread it over more modules (lengths are rounded '
             f'up to multiples of align={align}).')
     return reducer
@@ -131,18 +131,19 @@ def _at(block: int, cfg: dict, sizes: Sizes, length: int, after: int,
 
 def _build(kind: Type[TokenReducer], cfg: dict, sizes: Sizes,
            num_tokens: int) -> TokenReducer:
-    own = {k: v for k, v in cfg.items() if k not in SCHEDULE_KEYS}
-    own = {'embed_dim': sizes.embed_dim, **own, 'type': kind}
+    keywords = {k: v for k, v in cfg.items() if k not in SCHEDULE_KEYS}
+    keywords = {'embed_dim': sizes.embed_dim, **keywords, 'type': kind}
     if kind.fixed_number:
-        if 'num_tokens' in own:
+        if 'num_tokens' in keywords:
             raise ValueError(
-                f'num_tokens={own["num_tokens"]} of {cfg["type"]} follows '
-                'from the schedule: give keep, rate, tpr or keep_rate.')
-        own['num_tokens'] = num_tokens
-    if isinstance(own.get('num_queries'), str):
-        own['num_queries'] = _queries(own['num_queries'], sizes)
+                f'num_tokens={keywords["num_tokens"]} of '
+                f'{cfg["type"]} follows from the schedule: give keep, rate, '
+                'tpr or keep_rate.')
+        keywords['num_tokens'] = num_tokens
+    if isinstance(keywords.get('num_queries'), str):
+        keywords['num_queries'] = _queries(keywords['num_queries'], sizes)
     try:
-        return MODELS.build(own)
+        return MODELS.build(keywords)
     except TypeError as error:
         names = set(inspect.signature(kind).parameters)
         names -= {'embed_dim', 'num_tokens', 'init_cfg'}
@@ -152,17 +153,17 @@ def _build(kind: Type[TokenReducer], cfg: dict, sizes: Sizes,
             f'reducer: {", ".join(SCHEDULE_KEYS)}.') from error
 
 
-def _queries(given: str, sizes: Sizes) -> int:
+def _queries(name: str, sizes: Sizes) -> int:
     """Number of queries by name: one per patch of the training crop, or one
     per image."""
     numbers: Dict[str, int] = dict(
         patch=sizes.grid[0] * sizes.grid[1], image=1)
-    if given not in numbers:
+    if name not in numbers:
         raise ValueError(
             "num_queries must be 'patch' (segmentation: one per patch of "
             "img_size), 'image' (classification, detection: one) or a number,"
-            f' got {given!r}')
-    return numbers[given]
+            f' got {name!r}')
+    return numbers[name]
 
 
 def _check_orders(schedule: PruningSchedule,
@@ -170,7 +171,7 @@ def _check_orders(schedule: PruningSchedule,
     """Raise a ValueError if a reducer cannot follow those before it."""
     made: List[type] = []
     for block, reducer in zip(schedule.modules, reducers):
-        for kind in reducer.makes:
+        for kind in reducer.step_types:
             try:
                 check_order(kind, made)
             except ValueError as error:
@@ -178,7 +179,7 @@ def _check_orders(schedule: PruningSchedule,
                     f'{type(reducer).__name__} cannot work after block '
                     f'{block}, behind the reducers before it. {error}'
                 ) from error
-        made += reducer.makes
+        made += reducer.step_types
 
 
 def _report(schedule: PruningSchedule,

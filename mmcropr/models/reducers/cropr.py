@@ -47,7 +47,7 @@ class Cropr(TopKPruner):
             divide ``embed_dim``.
     """
 
-    leaves = Route
+    record_type = Route
     sign = 1.
 
     def __init__(self,
@@ -145,7 +145,7 @@ class Cropr(TopKPruner):
     def forward(self, state: TokenState, length: int) -> TokenState:
         if self.training:
             tokens = state.x.detach() if self.stop_gradient else state.x
-            state.routes.append(Route(tokens, self, state.mask))
+            state.records.append(Route(tokens, self, state.mask))
         return super().forward(state, length)
 
 

@@ -39,8 +39,8 @@ def density_peaks(patches: Tensor, num_clusters: int, num_neighbours: int,
     rows = distance.gather(
         1, centres[..., None].expand(-1, -1, length))
     clusters = rows.argmin(1)
-    own = torch.arange(num_clusters, device=patches.device)
-    return centres, clusters.scatter(1, centres, own.expand(batch, -1))
+    numbers = torch.arange(num_clusters, device=patches.device)
+    return centres, clusters.scatter(1, centres, numbers.expand(batch, -1))
 
 
 @MODELS.register_module()
@@ -58,7 +58,7 @@ class DPCKNN(TokenReducer):
         ValueError: If ``num_neighbours`` is below 1.
     """
 
-    makes = (Merge, )
+    step_types = (Merge, )
 
     def __init__(self,
                  embed_dim: int,

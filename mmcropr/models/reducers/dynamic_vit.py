@@ -33,8 +33,8 @@ class DynamicViT(TokenReducer):
         ValueError: If ``embed_dim`` is no multiple of 4.
     """
 
-    makes = (Decide, )
-    leaves = Decision
+    step_types = (Decide, )
+    record_type = Decision
 
     def __init__(self,
                  embed_dim: int,

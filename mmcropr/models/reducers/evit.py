@@ -26,8 +26,8 @@ class EViT(TokenReducer):
         init_cfg: As of every mmengine module.
     """
 
-    makes = (Merge, )
-    reads_attention = needs_class_token = needs_gradient = True
+    step_types = (Merge, )
+    needs_attention = needs_class_token = needs_gradient = True
     stage = 'attention'
 
     def __init__(self,
@@ -36,16 +36,17 @@ class EViT(TokenReducer):
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(embed_dim, init_cfg)
         self.fuse = fuse
-        self.makes = (Merge, ) if fuse else (Prune, )
+        self.step_types = (Merge, ) if fuse else (Prune, )
 
-    def reached(self, before: int, length: int, num_prefix: int) -> int:
+    def reachable_length(self, before: int, length: int,
+                         num_prefix: int) -> int:
         """At least one patch and the fused one stay."""
         least = num_prefix + 1 + self.fuse
         return min(before, max(length, least))
 
     def forward(self, state: TokenState, length: int) -> TokenState:
         num_prefix = state.num_prefix
-        length = self.reached(state.length, length, num_prefix)
+        length = self.reachable_length(state.length, length, num_prefix)
         if length >= state.length:
             return state
         if not self.fuse:
@@ -53,14 +54,14 @@ class EViT(TokenReducer):
             return state
         patches, count = state.patches, length - num_prefix - 1
         scores = class_attention(state).to(patches.dtype)
-        kept, left = split_lowest(scores.detach(), count)
-        weights = scores.gather(1, left)
-        fused = weights[:, None] @ take_rows(patches, left)
+        kept, pruned = split_lowest(scores.detach(), count)
+        weights = scores.gather(1, pruned)
+        fused = weights[:, None] @ take_rows(patches, pruned)
         merged = torch.cat([take_rows(patches, kept), fused], dim=1)
         places = torch.arange(count, device=kept.device).expand(len(kept), -1)
         slots = torch.full_like(scores, count, dtype=torch.long)
         slots = slots.scatter(1, kept, places)
         # The fused token is where the most attended of its patches is.
-        top = left.gather(1, weights.argmax(1, keepdim=True))
+        top = pruned.gather(1, weights.argmax(1, keepdim=True))
         state.merge(merged, slots, torch.cat([kept, top], dim=1))
         return state

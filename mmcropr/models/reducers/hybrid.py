@@ -2,7 +2,7 @@
 """Several reducers in one model."""
 from typing import Sequence
 
-from .amounts import Leave, lengths_after
+from .amounts import Remove, lengths_after
 from .schedule import PruningSchedule
 
 
@@ -44,7 +44,7 @@ class CombinedSchedule(PruningSchedule):
         for entry, length in zip(self.entries, before):
             amount = entry.amount
             keep = total - amount.numerator if isinstance(
-                amount, Leave) and amount.total else length
+                amount, Remove) and amount.total else length
             if keep > length:
                 raise ValueError(
                     f'{self.text}: keep asks for {keep} tokens after block '

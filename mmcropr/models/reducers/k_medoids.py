@@ -71,7 +71,7 @@ class KMedoids(TokenReducer):
         ValueError: If ``iters`` is below 0.
     """
 
-    makes = (Merge, )
+    step_types = (Merge, )
 
     def __init__(self,
                  embed_dim: int,
@@ -82,7 +82,7 @@ class KMedoids(TokenReducer):
         if iters < 0:
             raise ValueError(f'iters must be 0 or more, got {iters}')
         self.iters, self.weighted = iters, weighted
-        self.reads_attention = weighted
+        self.needs_attention = weighted
 
     def first(self, length: int) -> int:
         """The very first medoid of the unweighted variant."""

@@ -5,7 +5,7 @@ from fractions import Fraction
 from itertools import accumulate
 from typing import Any, List, Optional, Sequence, Tuple, Union
 
-from .amounts import Entry, Grid, Leave, Progress, Stay, lengths_after
+from .amounts import Entry, Grid, KeepShare, Progress, Remove, lengths_after
 
 
 def sloped_rates(rate: int, slope: float, count: int) -> List[int]:
@@ -39,21 +39,21 @@ def _one_amount(amounts: dict) -> Tuple[str, Any]:
     Raises:
         ValueError: If there is not one, or it is of another type.
     """
-    given = {k: v for k, v in amounts.items() if v is not None}
-    if len(given) != 1:
+    specified = {k: v for k, v in amounts.items() if v is not None}
+    if len(specified) != 1:
         raise ValueError(
             'a reducer takes exactly one of rate, tpr, keep and keep_rate'
-            f', got {given or "none of them"}. rate=40 removes 40 patches '
+            f', got {specified or "none of them"}. rate=40 removes 40 patches '
             'per module, tpr=0.86 removes 86 % in total.')
-    (kind, value), = given.items()
+    (kind, value), = specified.items()
     if isinstance(value, (list, tuple)) and kind != 'tpr':
         fits, value = all(map(_is_number, value)), tuple(value)
     else:
         fits = kind != 'keep' and _is_number(value)
     if not fits:
-        wanted = {'tpr': 'a number', 'keep': 'a list of numbers'}.get(
+        expected = {'tpr': 'a number', 'keep': 'a list of numbers'}.get(
             kind, 'a number or a list of them')
-        raise ValueError(f'{kind} must be {wanted}, got {value!r}')
+        raise ValueError(f'{kind} must be {expected}, got {value!r}')
     return kind, value
 
 
@@ -209,34 +209,35 @@ class PruningSchedule:
             if any(a < b for a, b in zip(bound, values)):
                 raise ValueError(f'keep={values} must not grow, and start '
                                  f'at {bound[0]} tokens or fewer.')
-            return [Leave(total - int(n), 1, 1, total=True) for n in values]
+            return [Remove(total - int(n), 1, 1, total=True) for n in values]
         if kind == 'keep_rate':
             values = values * count if len(values) == 1 else values
             shares = [Fraction(str(r)) for r in values]
-            return [Stay(r.numerator, r.denominator) for r in shares]
+            return [KeepShare(r.numerator, r.denominator) for r in shares]
         if isinstance(value, tuple):
-            return [Leave(n, 1, 1) for n in accumulate(map(int, value))]
+            return [Remove(n, 1, 1) for n in accumulate(map(int, value))]
         rate = Fraction(
             value) if kind == 'rate' else Fraction(str(value)) * total / count
         return [
-            Leave(rate.numerator, rate.denominator, i + 1)
+            Remove(rate.numerator, rate.denominator, i + 1)
             for i in range(count)
         ]
 
-    def _asked(self) -> Tuple[int, bool]:
+    def _unaligned(self) -> Tuple[int, bool]:
         """Tokens that would be left without ``align``, and whether any patch
         shall leave."""
         total = self.grid[0] * self.grid[1]
-        if isinstance(self.entries[-1].amount, Stay):
+        if isinstance(self.entries[-1].amount, KeepShare):
             left = Fraction(total)
             for entry in self.entries:
                 left *= Fraction(*entry.amount)
             return math.floor(left) + self.num_prefix, left < total
-        above, below, count, _ = self.entries[-1].amount
-        return total - math.ceil(count * above / below), above > 0
+        numerator, denominator, count, _ = self.entries[-1].amount
+        return total - math.ceil(count * numerator / denominator), (
+            numerator > 0)
 
     def _check_left(self, kind: str, per_module: bool) -> None:
-        left, prunes = self._asked()
+        left, prunes = self._unaligned()
         if left >= 1 + self.num_prefix * prunes:
             return
         total = self.grid[0] * self.grid[1]
@@ -277,9 +278,9 @@ class PruningSchedule:
     def prunes_little(self) -> bool:
         """Whether alignment undoes more than half of what was asked for."""
         start = self.grid[0] * self.grid[1] + self.num_prefix
-        asked, prunes = self._asked()
+        unaligned, prunes = self._unaligned()
         left = self.lengths()[-1]
-        return prunes and 2 * (left - asked) > start - asked
+        return prunes and 2 * (left - unaligned) > start - unaligned
 
     def misses_tpr(self, tolerance: float = 0.01) -> bool:
         """Whether alignment takes the reference grid's ratio off ``tpr``."""

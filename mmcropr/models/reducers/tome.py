@@ -94,8 +94,8 @@ class ToMe(TokenReducer):
         init_cfg: As of every mmengine module.
     """
 
-    makes = (Merge, )
-    reads_attention = True
+    step_types = (Merge, )
+    needs_attention = True
     stage = 'attention'
 
     def __init__(self,
@@ -105,12 +105,13 @@ class ToMe(TokenReducer):
         super().__init__(embed_dim, init_cfg)
         self.proportional = proportional
 
-    def reached(self, before: int, length: int, num_prefix: int) -> int:
+    def reachable_length(self, before: int, length: int,
+                         num_prefix: int) -> int:
         return max(length, before - (before - num_prefix) // 2)
 
     def forward(self, state: TokenState, length: int) -> TokenState:
         num_prefix = state.num_prefix
-        length = self.reached(state.length, length, num_prefix)
+        length = self.reachable_length(state.length, length, num_prefix)
         if length >= state.length:
             return state
         keys = state.attention.key.mean(1)  # without position

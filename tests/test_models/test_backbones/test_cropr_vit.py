@@ -147,7 +147,7 @@ def test_a_reducer_inside_the_block():
     state, trunk = model(image), model.trunk
     by_hand = trunk.block(0, trunk.embed(image))
     by_hand = trunk.attention_half(1, by_hand)
-    assert torch.equal(state.steps[0].left[0].tokens.sort(1)[0],
+    assert torch.equal(state.steps[0].pruned[0].tokens.sort(1)[0],
                        by_hand.x[:, 3:10].sort(1)[0])  # yapf: disable
     by_hand.prune(by_hand.raster_index().float(), 12)
     by_hand = trunk.block(2, trunk.mlp_half(1, by_hand))
@@ -178,6 +178,6 @@ def test_gradients_reach_everything():
     model = CroprViT(MIXED, img_size=64, reducer=CROPR)
     maps = model(torch.randn(2, 3, 48, 80))
     loss = maps[0].square().sum()
-    (loss + sum(r.read()[0].sum() for r in maps.state.routes)).backward()
+    (loss + sum(r.read()[0].sum() for r in maps.state.records)).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad.abs().sum() > 0, name

@@ -51,7 +51,7 @@ def test_frozen_stages(arch, stages):
         assert model.train(mode) is model
     maps = model(torch.randn(2, 3, 64, 64))
     loss = maps[0].square().sum()
-    (loss + sum(r.read()[0].sum() for r in maps.state.routes)).backward()
+    (loss + sum(r.read()[0].sum() for r in maps.state.records)).backward()
     for name, parameter in model.named_parameters():
         frozen = expect_frozen(name, stages)
         assert parameter.requires_grad != frozen, name
@@ -172,12 +172,12 @@ def test_deepcopy_shares_no_tap():
     cfg = dict(type='mmcropr.AttnTopK', rate=5, align=1)
     model = CroprViT(TINY, img_size=64, reducer=cfg).eval()
     twin = copy.deepcopy(model)
-    for number, taps in model.trunk._taps.items():
-        for ours, theirs in zip(taps, twin.trunk._taps[number]):
+    for number, hooks in model.trunk._hooks.items():
+        for ours, theirs in zip(hooks, twin.trunk._hooks[number]):
             assert ours is not theirs
             ours.armed = True
     twin(torch.randn(1, 3, 64, 64))
     assert all(
-        tap.value is None for taps in model.trunk._taps.values()
-        for tap in taps)
+        hook.value is None for hooks in model.trunk._hooks.values()
+        for hook in hooks)
     assert twin.trunk.vit is twin.vit

@@ -239,7 +239,7 @@ def test_checkpointing_changes_no_number(arch, reducer, monkeypatch):
         maps = model(image)
         loss = maps[0].square().mean()
         loss = loss + sum(
-            r.read()[0].square().mean() for r in maps.state.routes)
+            r.read()[0].square().mean() for r in maps.state.records)
         loss.backward()
         grads = {k: p.grad for k, p in model.named_parameters()}
         results.append((loss, grads))

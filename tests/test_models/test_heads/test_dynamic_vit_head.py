@@ -81,16 +81,16 @@ def test_ratio_loss_moves_the_share():
     data, gaps = batch(8), []
     for _ in range(60):
         state = model.neck(model.backbone(data['inputs'])).state
-        gaps.append(abs(state.routes[-1].keep.mean().item()
-                        - state.routes[-1].share))
+        gaps.append(abs(state.records[-1].keep.mean().item()
+                        - state.records[-1].share))
         loss = model.head.auxiliary.loss(state)['loss_ratio']
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    assert state.routes[-1].share == 4 / 16
+    assert state.records[-1].share == 4 / 16
     assert sum(gaps[-10:]) / 10 < 0.06
     # A patch that left once does not return
-    first, second = (d.keep.detach() for d in state.routes)
+    first, second = (d.keep.detach() for d in state.records)
     assert (second <= first).all() and 0 < second.sum() < first.sum()
 
 
@@ -201,8 +201,8 @@ def test_modules_with_nothing_to_do():
         type='mmcropr.DynamicViT', rate=[0, 8], align=1))
     model = build(cfg).train()
     state = model.backbone(batch()['inputs'])
-    assert state.routes[0].share == 1 and state.routes[0].keep.eq(1).all()
-    assert state.routes[1].share == 7 / 16 and not state.routes[1].keep.all()
+    assert state.records[0].share == 1 and state.records[0].keep.eq(1).all()
+    assert state.records[1].share == 7 / 16 and not state.records[1].keep.all()
     losses = model(**batch(), mode='loss')
     model.parse_losses(losses)[0].backward()
     for name, parameter in model.named_parameters():

@@ -59,7 +59,7 @@ def test_loss_by_hand():
     losses = module.loss(state, samples)
     assert list(losses) == ['module0.loss_bce', 'module1.loss_bce']
     targets = torch.tensor([[1., 0, 0, 0], [0] * 4, [0, 1, 0, 1]])
-    for i, route in enumerate(state.routes):
+    for i, route in enumerate(state.records):
         tokens = route.tokens
         weights = (route.read()[0] / 32**.5).softmax(-1)
         x = (weights @ tokens)
@@ -115,7 +115,7 @@ def test_aggregator_without_its_mlp():
     _, state = backbone_state()
     module = head(mlp_ratio=0)
     assert not [n for n, _ in module.named_parameters() if 'mlp' in n]
-    route = state.routes[0]
+    route = state.records[0]
     logits, tokens = route.read()
     wanted = (logits / 32**.5).softmax(-1) @ tokens
     torch.testing.assert_close(module.aggregators[0](logits, tokens), wanted)

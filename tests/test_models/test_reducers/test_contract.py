@@ -97,7 +97,7 @@ def test_lengths_are_what_happens(name):
         with torch.no_grad():
             state = tokens(model.eval(), torch.rand(1, 3, *size))
         assert state.length == model.lengths(state.grid)[-1]
-        if model.reducers[0].leaves is None and size != (32, 32):
+        if model.reducers[0].record_type is None and size != (32, 32):
             state = tokens(model.train(), torch.rand(2, 3, *size))
             state.x.square().sum().backward()
             assert all(
@@ -114,7 +114,7 @@ def test_gradients(name, arch):
     (model(images())[0] * torch.rand(32, 4, 6)).sum().backward()
     for key, parameter in model.named_parameters():
         learns = not (key.startswith('reducers')
-                      and model.reducers[0].leaves is Route)
+                      and model.reducers[0].record_type is Route)
         assert (parameter.grad is not None) == learns, key
         if learns:
             assert torch.isfinite(parameter.grad).all(), key
@@ -195,13 +195,13 @@ def test_what_it_leaves_in_training(name):
     """One item per module of the kind that heads look for, nothing in eval;
     a patch that was decided against does not return."""
     model = build(name)
-    assert not tokens(model, images()).routes
+    assert not tokens(model, images()).records
     state = tokens(model.train(), images())
-    leaves = model.reducers[0].leaves
-    assert [type(route) for route in state.routes] == (
-        [] if leaves is None else [leaves] * 2)
-    if leaves is Decision:
-        first, second = (route.keep for route in state.routes)
+    record_type = model.reducers[0].record_type
+    assert [type(route) for route in state.records] == (
+        [] if record_type is None else [record_type] * 2)
+    if record_type is Decision:
+        first, second = (route.keep for route in state.records)
         assert set(first.unique().tolist()) <= {0., 1.}
         assert (second <= first).all() and first.requires_grad
         full, (slots, removed) = state.full()[:, state.num_prefix:], (
@@ -209,7 +209,7 @@ def test_what_it_leaves_in_training(name):
         decided, = state.steps
         for number, keep in enumerate((first, second)):
             left = removed == number
-            assert full[left].equal(decided.left[number][0][left])
+            assert full[left].equal(decided.pruned[number][0][left])
             assert not keep[left].any()
         stays = second.bool()
         assert (slots >= 0).equal(stays)
@@ -223,9 +223,9 @@ def test_curriculum(name):
     model = build(name).train()
     model.set_progress((0, 1))
     model(images())[0].square().sum().backward()
-    leaves = model.reducers[0].leaves
+    record_type = model.reducers[0].record_type
     for key, parameter in model.reducers.named_parameters():
-        assert parameter.grad is not None or leaves is Route, key
+        assert parameter.grad is not None or record_type is Route, key
     if name in ('Cropr', 'Random', 'ToMe', 'EViT'):
         assert model.lengths() == [25, 25]
     assert model.eval().lengths() == KEEP

@@ -68,7 +68,7 @@ def test_non_salient_keeps_what_cropr_prunes():
     control.load_state_dict(cropr.state_dict())
     cropr(state, 2 + 20)
     control(twin, 2 + 15)
-    assert twin.index.tolist() == places(state.steps[0].left[0].rows)
+    assert twin.index.tolist() == places(state.steps[0].pruned[0].rows)
 
 
 @pytest.mark.parametrize('cls', [Cropr, NonSalient])
@@ -76,16 +76,16 @@ def test_route(cls):
     reducer, state = cls(16, num_queries=5), make_state(3, (5, 7), dim=16)
     before = state.x.clone()
     reducer(state, 12)
-    route, = state.routes
+    route, = state.records
     # The auxiliary head sees what there was before the pruning.
     assert torch.equal(route.tokens, before)
     wanted = torch.einsum('qd,bmd->bqm', reducer.queries, before)
     assert torch.allclose(route.read()[0], wanted, atol=1e-6)
     state = make_state(3, (5, 7), dim=16)
     reducer(state, state.length)
-    assert len(state.routes) == 1, 'at rate 0 the queries learn all the same'
+    assert len(state.records) == 1, 'at rate 0 the queries learn all the same'
     reducer.eval()(state, 12)
-    assert len(state.routes) == 1, 'no route at test time'
+    assert len(state.records) == 1, 'no route at test time'
 
 
 def test_a_route_trains_queries_and_never_the_backbone():
@@ -94,11 +94,11 @@ def test_a_route_trains_queries_and_never_the_backbone():
     model = CroprViT(TINY_EVA, img_size=64, out_type='tokens', reducer=cfg)
     image = torch.randn(2, 3, 64, 64, requires_grad=True)
     state = model(image)
-    assert len(state.routes) == 2
-    weights = [torch.randn_like(route.read()[0]) for route in state.routes]
+    assert len(state.records) == 2
+    weights = [torch.randn_like(route.read()[0]) for route in state.records]
     sum((route.read()[0] * weight).sum() + route.tokens.sum()
-        for route, weight in zip(state.routes, weights)).backward()
-    for reducer, route, weight in zip(model.reducers, state.routes, weights):
+        for route, weight in zip(state.records, weights)).backward()
+    for reducer, route, weight in zip(model.reducers, state.records, weights):
         wanted = torch.einsum('bqm,bmd->qd', weight, route.tokens)
         assert torch.allclose(reducer.queries.grad, wanted, atol=1e-5)
     assert image.grad is None
@@ -164,7 +164,7 @@ def test_stop_gradient(stop):
     state.x.requires_grad_()
     x = state.x
     reducer(state, 20)
-    route = state.routes[0]
+    route = state.records[0]
     assert route.tokens.requires_grad != stop
     (route.read()[0].sum() + route.tokens.sum()).backward()
     assert (x.grad is None) == stop

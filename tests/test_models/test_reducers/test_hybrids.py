@@ -73,7 +73,7 @@ def test_heads_count_the_modules_that_learn():
     model = hybrid('ToMe', 'Cropr').train()
     sizes = AuxiliaryHead.sizes_of(model)
     assert sizes == dict(in_channels=32, num_modules=1, num_heads=None)
-    assert len(model(torch.rand(2, 3, 64, 64)).state.routes) == 1
+    assert len(model(torch.rand(2, 3, 64, 64)).state.records) == 1
     with pytest.raises(ValueError, match='Cropr learns .*num_modules=1'):
         check_model(nn.ModuleDict(dict(backbone=model)))
 
@@ -110,7 +110,7 @@ def test_queries_do_not_read_places_that_fill_up(num_heads):
     state, valid = make_state(), torch.tensor([[True, False, True]] * 2)
     state.sample(torch.arange(3).expand(2, -1), valid)
     Cropr(4, num_heads=num_heads).train()(state, state.length - 1)
-    weights = state.routes[0].read()[0].softmax(-1).flatten(1, -2)
+    weights = state.records[0].read()[0].softmax(-1).flatten(1, -2)
     assert (weights[..., 3] == 0).all()
     assert (weights[..., [0, 1, 2, 4]] > 0).all()
     assert state.index.tolist() == [[0, 2]] * 2, 'they leave first'

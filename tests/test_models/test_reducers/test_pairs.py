@@ -12,7 +12,9 @@ from tests.utils import REDUCERS, TINY
 # Pairs that are wrong in any case, and why: patches that were decided against
 # are still there; places that fill up belong to no patch
 MERGERS = ['EViT'] + [
-    name for name in REDUCERS if {Merge, Mix} & set(MODELS.get(name).makes)]
+    name for name in REDUCERS
+    if {Merge, Mix} & set(MODELS.get(name).step_types)
+]
 REFUSED = {('DynamicViT', name) for name in REDUCERS if name != 'DynamicViT'}
 REFUSED |= {('ATS', name) for name in MERGERS}
 
@@ -50,5 +52,5 @@ def test_pairs(first, second):
     for key, parameter in model.named_parameters():
         kind = model.reducers[int(key.split('.')[1])] if (
             key.startswith('reducers')) else None
-        learns = getattr(kind, 'leaves', None) is not Route
+        learns = getattr(kind, 'record_type', None) is not Route
         assert (parameter.grad is not None) == learns, key

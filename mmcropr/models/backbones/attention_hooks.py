@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Optional
 from torch import Tensor, nn
 
 
-class Tap:
+class OutputHook:
     """Forward hook that keeps a module's output while it is armed.
 
     Args:
@@ -26,34 +26,35 @@ class Tap:
         return value
 
 
-class InputTap(Tap):
+class InputHook(OutputHook):
     """Forward pre-hook that keeps a module's first input."""
 
     def __call__(self, module: nn.Module, args: Any) -> None:
         super().__call__(module, args, args[0])
 
 
-class Taps(NamedTuple):
-    """On an attention: its queries, its keys, and what it gets."""
-    query: Tap
-    key: Tap
-    entrance: InputTap
+class AttentionHooks(NamedTuple):
+    """On an attention: of its queries, its keys, and its input."""
+    query: OutputHook
+    key: OutputHook
+    input: InputHook
 
     @classmethod
-    def on(cls, attn: nn.Module, gradient: bool) -> 'Taps':
-        """Hook them to an attention of timm.
+    def register(cls, attn: nn.Module, gradient: bool) -> 'AttentionHooks':
+        """Register them on an attention of timm.
 
         Args:
             attn: With ``q_norm`` and ``k_norm``.
             gradient: Whether queries and keys keep theirs.
         """
-        taps = cls(Tap(not gradient), Tap(not gradient), InputTap())
-        attn.q_norm.register_forward_hook(taps.query)
-        attn.k_norm.register_forward_hook(taps.key)
-        attn.register_forward_pre_hook(taps.entrance)
-        return taps
+        hooks = cls(
+            OutputHook(not gradient), OutputHook(not gradient), InputHook())
+        attn.q_norm.register_forward_hook(hooks.query)
+        attn.k_norm.register_forward_hook(hooks.key)
+        attn.register_forward_pre_hook(hooks.input)
+        return hooks
 
     def arm(self) -> None:
         """Keep what passes next."""
-        for tap in self:
-            tap.armed = True
+        for hook in self:
+            hook.armed = True
