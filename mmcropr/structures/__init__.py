@@ -4,8 +4,10 @@ from .feature_maps import FeatureMaps
 from .origin import Origin
 from .records import Decision, Route
 from .rows import put_rows, split_lowest, take_rows
-from .steps import STEPS, Decide, Merge, Mix, Prune, Sample, Step, check_order
+from .steps import Decide, Merge, Mix, Prune, Sample, Step, check_order
 from .token_state import TokenState
+
+STEPS = (Prune, Sample, Decide, Merge, Mix)
 
 __all__ = [
     'BlockAttention', 'Decide', 'Decision', 'FeatureMaps', 'Merge', 'Mix',

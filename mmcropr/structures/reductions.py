@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .records import Decision
-from .rows import prefixed, split_lowest, take_rows
+from .rows import Numbers, flat_rows, prefixed, select_rows, take_flat
 from .steps import (Decide, Merge, Mix, Prune, PrunedTokens, Sample, Step,
                     check_order)
 
@@ -41,11 +41,27 @@ class Reductions:
     def _take(self, rows: Tensor) -> None:
         """Keep the patches of some rows (B, M), and all prefix tokens."""
         rows = prefixed(rows, self.num_prefix)
-        self.x = take_rows(self.x, rows)
+        self._take_flat(flat_rows(rows, self.length))
+
+    def _take_flat(self, rows: Tensor) -> None:
+        """Keep rows of the flattened batch, those of prefix tokens included.
+        """
+        batch = self.x.shape[0]
+        self.x = take_flat(self.x, rows)
         if self.size is not None:
-            self.size = self.size.gather(1, rows)
+            self.size = self.size.flatten()[rows].view(batch, -1)
         if self.mask is not None:
-            self.mask = self.mask.gather(1, rows)
+            self.mask = self.mask.flatten()[rows].view(batch, -1)
+
+    def _numbers(self) -> Numbers:
+        """Constants, made once per forward pass, when they are first needed.
+        """
+        total = self.x.shape[0] * self.length
+        numbers = self.cache.get('numbers')
+        if numbers is None or len(numbers.order) < total:
+            numbers = Numbers.up_to(total, self.x.device)
+            self.cache['numbers'] = numbers
+        return numbers
 
     def prune(self, scores: Tensor, length: int) -> None:
         """Keep the patches with the highest scores, and all prefix tokens.
@@ -72,11 +88,15 @@ class Reductions:
         self._check_order(Prune)
         if self.mask is not None:
             scores = scores.masked_fill(~self.mask[:, num_prefix:], -torch.inf)
-        kept, rows = split_lowest(scores, num_keep)
-        pruned = PrunedTokens(
-            take_rows(self.x, rows, skip=num_prefix), rows, self.module)
-        self._append(Prune(kept, pruned, scores.shape[1], self.index))
-        self._take(kept)
+        kept, rows = select_rows(scores, num_keep, num_prefix,
+                                 self._numbers())
+        pruned = PrunedTokens(take_flat(self.x, rows), rows, self.module)
+        # A prune before it takes it in, and its own index is not asked for
+        chained = self.steps and isinstance(self.steps[-1], Prune)
+        before = None if chained else self.index
+        self._append(
+            Prune(kept, pruned, num_prefix, scores.shape[1], before))
+        self._take_flat(kept)
 
     def sample(self, rows: Tensor, valid: Tensor) -> None:
         """Keep some patches of every image, up to M; the rest leaves.

@@ -1,57 +1,104 @@
 # Copyright (c) mmcropr contributors.
 """Index arithmetic on rows of token sequences, batched and of static shape.
 Notation: see ``token_state.py``."""
-from typing import Tuple
+from typing import NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor
 
 
-def split_lowest(scores: Tensor, num_keep: int) -> Tuple[Tensor, Tensor]:
-    """Positions of the ``num_keep`` highest scores, and of the others.
+class Numbers(NamedTuple):
+    """Constants of row arithmetic, made once per forward pass: ``order``
+    0, 1, 2, ... and as many ``ones``, both (n, ) of int64."""
+    order: Tensor
+    ones: Tensor
+
+    @classmethod
+    def up_to(cls, n: int, device: torch.device) -> 'Numbers':
+        """For batches of n rows or fewer."""
+        order = torch.arange(n, device=device)
+        return cls(order, torch.ones_like(order))
+
+
+def select_rows(scores: Tensor,
+                num_keep: int,
+                num_prefix: int = 0,
+                numbers: Optional[Numbers] = None) -> Tuple[Tensor, Tensor]:
+    """Rows of the ``num_keep`` highest scores, and of the others.
 
     The lowest are found by a partial selection; the rest keep their order, so
-    nothing is sorted and the two parts are disjoint whatever the ties.
+    nothing is sorted and the two parts are disjoint whatever the ties. The
+    selection is as long as what is pruned, which is what compilers that bound
+    it (TensorRT) take.
+
+    Args:
+        scores: (B, K), any float type.
+        num_keep: How many stay, M, 0 < M < K.
+        num_prefix: P; a sequence has P + K rows, the first P of which stay.
+        numbers: For B * (P + K) rows or more; made if None.
+
+    Returns:
+        kept (B * (P + M), ), ascending, and pruned (B * (K - M), ): rows of
+        the flattened batch (B * (P + K), D), image by image.
+    """
+    batch, num_scores = scores.shape
+    length = num_prefix + num_scores
+    total, stay = batch * length, batch * (num_prefix + num_keep)
+    if numbers is None:
+        numbers = Numbers.up_to(total, scores.device)
+    start = numbers.order[num_prefix:total:length]
+    pruned = scores.topk(num_scores - num_keep, largest=False, sorted=False)[1]
+    pruned = (pruned + start[:, None]).flatten()
+    stays = numbers.ones[:total].index_fill(0, pruned, 0)
+    # The n-th row that stays goes to slot n, from 1; those that leave share
+    # slot 0, which is cut off. Shapes depend on numbers only, never on values.
+    slot = stays.cumsum(0) * stays
+    kept = numbers.order[:stay + 1].scatter(0, slot, numbers.order[:total])
+    return kept[1:], pruned
+
+
+def split_lowest(scores: Tensor, num_keep: int) -> Tuple[Tensor, Tensor]:
+    """Positions in every image of the ``num_keep`` highest scores (B,
+    num_keep), ascending, and of the others: :func:`select_rows` by image.
 
     Args:
         scores: (B, K), any float type.
         num_keep: How many stay, 0 < ``num_keep`` < K.
-
-    Returns:
-        kept (B, num_keep), ascending, and pruned (B, K - num_keep).
     """
     batch, length = scores.shape
-    pruned = scores.topk(length - num_keep, largest=False, sorted=False)[1]
-    stays = torch.ones_like(scores, dtype=torch.long).scatter(1, pruned, 0)
-    # The n-th token that stays goes to slot n, from 1; those that leave share
-    # slot 0, which is cut off. Shapes depend on numbers only, never on values.
-    slot = stays.cumsum(1) * stays
-    order = torch.arange(length, device=scores.device).expand(batch, -1)
-    kept = order.new_zeros(batch, num_keep + 1).scatter(1, slot, order)
-    return kept[:, 1:], pruned
+    kept, pruned = select_rows(scores, num_keep)
+    return (kept.view(batch, -1) % length, pruned.view(batch, -1) % length)
 
 
-def take_rows(x: Tensor, rows: Tensor, skip: int = 0) -> Tensor:
-    """Rows ``rows`` (B, n), counted from row ``skip``, of ``x`` (B, M, D):
+def take_flat(x: Tensor, rows: Tensor) -> Tensor:
+    """Rows of the flattened batch (B * n, ) of ``x`` (B, M, D) -> (B, n, D):
     whole rows at a time."""
-    batch, length, dim = x.shape
+    flat = x.flatten(0, 1).index_select(0, rows)
+    return flat.view(x.shape[0], -1, x.shape[2])
+
+
+def flat_rows(rows: Tensor, length: int) -> Tensor:
+    """Rows (B, n) of sequences of ``length`` -> rows of the flattened batch
+    (B * n, )."""
+    batch = rows.shape[0]
     if batch == 1:
-        return x[0, skip:].index_select(0, rows[0])[None]
-    start = torch.arange(
-        skip, skip + batch * length, length, device=x.device)[:, None]
-    flat = x.reshape(-1, dim).index_select(0, (rows + start).flatten())
-    return flat.view(batch, rows.shape[1], dim)
+        return rows[0]
+    start = torch.arange(0, batch * length, length, device=rows.device)
+    return (rows + start[:, None]).flatten()
+
+
+def take_rows(x: Tensor, rows: Tensor) -> Tensor:
+    """Rows ``rows`` (B, n) of ``x`` (B, M, D)."""
+    return take_flat(x, flat_rows(rows, x.shape[1]))
 
 
 def put_rows(x: Tensor, rows: Tensor, length: int) -> Tensor:
     """Inverse of :func:`take_rows`: ``x`` (B, n, D) spread over a sequence of
     ``length`` = n rows, ``rows`` (B, n) being a permutation."""
     batch, _, dim = x.shape
-    start = torch.arange(
-        0, batch * length, length, device=x.device)[:, None]
-    flat = x.new_empty(batch * length, dim)
-    flat = flat.index_copy(0, (rows + start).flatten(), x.reshape(-1, dim))
-    return flat.view(batch, length, dim)
+    full = x.new_empty(batch * length, dim)
+    full = full.index_copy(0, flat_rows(rows, length), x.reshape(-1, dim))
+    return full.view(batch, length, dim)
 
 
 def prefixed(rows: Tensor, num_prefix: int) -> Tensor:
@@ -60,4 +107,5 @@ def prefixed(rows: Tensor, num_prefix: int) -> Tensor:
     if num_prefix == 0:
         return rows
     prefix = torch.arange(num_prefix, device=rows.device)
-    return torch.cat([prefix.expand(len(rows), -1), rows + num_prefix], dim=1)
+    prefix = prefix.expand(rows.shape[0], -1)
+    return torch.cat([prefix, rows + num_prefix], dim=1)

@@ -9,12 +9,12 @@ A new way to reduce is one class here: what it does with places (``index``,
 :meth:`Step.trace`), its :meth:`Step.undo`, and what it cannot follow.
 """
 from abc import ABC, abstractmethod
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Type
+from typing import Dict, NamedTuple, Optional, Sequence, Tuple, Type
 
 import torch
 from torch import Tensor
 
-from .rows import prefixed, put_rows, take_rows
+from .rows import prefixed, take_rows
 
 
 class Step(ABC):
@@ -84,8 +84,8 @@ FILLED_UP = {
 
 
 class PrunedTokens(NamedTuple):
-    """Patches pruned together: ``tokens`` (B, R, D) as they were then,
-    their ``rows`` (B, R) before the step, and the ``module`` they left at."""
+    """Patches pruned together: ``tokens`` (B, R, D) as they were then, their
+    ``rows`` (B * R, ) before the step, and the ``module`` they left at."""
     tokens: Tensor
     rows: Tensor
     module: int
@@ -93,51 +93,70 @@ class PrunedTokens(NamedTuple):
 
 class Prune(Step):
     """Patches leave. Prunes that follow each other are one step, which one
-    scatter undoes.
+    scatter undoes. Rows are those of the flattened batch (B * (P + K), D), as
+    of :func:`~mmcropr.structures.rows.select_rows`.
 
     Args:
-        kept: Rows of the patches that stay, ascending, (B, M).
+        kept: Rows of the tokens that stay, ascending, (B * (P + M), ).
         pruned: Those that leave.
-        length: K.
+        num_prefix, length: P and K.
         before: ``index`` before this step.
     """
 
     cannot_follow = IN_SEQUENCE
 
-    def __init__(self, kept: Tensor, pruned: PrunedTokens, length: int,
-                 before: Optional[Tensor]) -> None:
-        self.kept, self.pruned, self.length = kept, [pruned], length
-        self.before = before
-        self.index = kept if before is None else before.gather(1, kept)
+    def __init__(self, kept: Tensor, pruned: PrunedTokens, num_prefix: int,
+                 length: int, before: Optional[Tensor]) -> None:
+        self.kept, self.pruned = kept, [pruned]
+        self.num_prefix, self.length, self.before = num_prefix, length, before
+        self._index: Optional[Tensor] = None
+
+    @property
+    def index(self) -> Tensor:
+        if self._index is None:
+            places = self._places_of(self.kept, self.num_prefix)
+            self._index = places if self.before is None else (
+                self.before.gather(1, places))
+        return self._index
+
+    def _places_of(self, rows: Tensor, skip: int = 0) -> Tensor:
+        """Rows -> which of the K patches they are, by image, (B, n); ``skip``
+        leaves out the first of every image."""
+        batch = self.pruned[0].tokens.shape[0]
+        rows = rows.view(batch, -1)[:, skip:]
+        first, length = self.num_prefix, self.num_prefix + self.length
+        return rows - torch.arange(
+            first, batch * length, length, device=rows.device)[:, None]
 
     def absorb(self, step: Step) -> bool:
         if not isinstance(step, Prune):
             return False
         self.pruned += [
-            part._replace(rows=self.kept.gather(1, part.rows))
+            part._replace(rows=self.kept.index_select(0, part.rows))
             for part in step.pruned
         ]
-        self.kept = self.kept.gather(1, step.kept)
-        # Where this is the first step both are the same, and so one tensor
-        self.index = self.kept if self.before is None else step.index
+        self.kept = self.kept.index_select(0, step.kept)
+        self._index = None
         return True
 
     def undo(self, x: Tensor, num_prefix: int) -> Tensor:
-        rows = torch.cat([self.kept, *(part.rows for part in self.pruned)], 1)
-        tokens = [x, *(part.tokens.to(x.dtype) for part in self.pruned)]
-        return put_rows(
-            torch.cat(tokens, dim=1), prefixed(rows, num_prefix),
-            num_prefix + self.length)
+        parts, (batch, _, dim) = self.pruned, x.shape
+        rows = torch.cat([self.kept, *(part.rows for part in parts)])
+        tokens = [x, *(part.tokens.to(x.dtype) for part in parts)]
+        tokens = torch.cat([part.reshape(-1, dim) for part in tokens])
+        full = x.new_empty(batch * (num_prefix + self.length), dim)
+        return full.index_copy(0, rows, tokens).view(batch, -1, dim)
 
     def trace(self, slots: Tensor,
               removed: Tensor) -> Tuple[Tensor, Tensor]:
         for part in self.pruned:
-            module = torch.full_like(part.rows, part.module)
-            pruned = _look_up(_places(part.rows, module, self.length), slots)
+            rows = self._places_of(part.rows)
+            modules = torch.full_like(rows, part.module)
+            pruned = _look_up(_places(rows, modules, self.length), slots)
             removed = torch.where(pruned >= 0, pruned, removed)
-        order = torch.arange(self.kept.shape[1], device=slots.device)
-        stays = _places(self.kept, order, self.length)
-        return _look_up(stays, slots), removed
+        rows = self._places_of(self.kept, self.num_prefix)
+        order = torch.arange(rows.shape[1], device=slots.device)
+        return _look_up(_places(rows, order, self.length), slots), removed
 
 
 class Sample(Step):
@@ -279,6 +298,3 @@ class Mix(Step):
     def trace(self, slots: Tensor,
               removed: Tensor) -> Tuple[Tensor, Tensor]:
         return _look_up(self.weights.argmax(1), slots), removed
-
-
-STEPS: List[Type[Step]] = [Prune, Sample, Decide, Merge, Mix]

@@ -1,6 +1,7 @@
 # Copyright (c) mmcropr contributors.
-"""Measure the speed of configs, as ratios within one run: of inference, or
-with ``--train`` of whole training steps.
+"""Measure the speed of configs, as ratios within one run: of inference, with
+``--train`` of whole training steps, or with ``--table`` of the published
+tables.
 
 Every config runs beside two references of the same architecture and weights:
 no pruning, and ideal slicing, which keeps the first K tokens without scoring
@@ -8,18 +9,13 @@ them and so is the limit that a pruner with these lengths can reach. All take
 turns, so a drift of the machine's clock meets all alike.
 """
 import argparse
-import contextlib
 import json
-import platform
-import statistics
 import sys
-import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Dict, List
 
 import torch
-from mmengine.utils import ProgressBar
-from torch import Tensor
+from mmengine.config import Config
 
 from mmcropr.utils.files import written_whole
 from mmcropr.utils.logs import one_line_errors
@@ -27,109 +23,14 @@ from mmcropr.utils.logs import one_line_errors
 sys.path.insert(0, str(Path(__file__).parent))
 from entries import (Entry, backbone_of, make_entries,  # noqa: E402
                      make_training_entries)
-from training import TrainingStep, parse_share  # noqa: E402
+from plots import plot_lengths, plot_sizes  # noqa: E402
+from sweeps import measure_lengths, measure_sizes, with_decay  # noqa: E402
+from tables import TABLES, compare, load, markdown  # noqa: E402
+from timing import (DTYPES, Clock, check_compiler, check_memory,  # noqa: E402
+                    describe, make_run, noise, summarise)
+from training import parse_share  # noqa: E402
 
-DTYPES = {
-    'float32': (torch.float32, None),
-    'float16': (torch.float16, None),
-    'bfloat16': (torch.bfloat16, None),
-    'amp-float16': (torch.float32, torch.float16),
-    'amp-bfloat16': (torch.float32, torch.bfloat16),
-}
-
-
-class Clock:
-    """Times one function at a time on one device."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-
-    def _sync(self) -> None:
-        if self.device.type == 'cuda':
-            torch.cuda.synchronize(self.device)
-
-    def __call__(self, function: Callable) -> float:
-        """Seconds of one run."""
-        self._sync()
-        start = time.perf_counter()
-        function()
-        self._sync()
-        return time.perf_counter() - start
-
-    def peak_memory(self, function: Callable) -> Optional[float]:
-        """MiB at the peak of one run, weights of all entries included:
-        allocated on the GPU, or resident in the process on CPU."""
-        if self.device.type == 'cuda':
-            torch.cuda.reset_peak_memory_stats(self.device)
-            self(function)
-            return torch.cuda.max_memory_allocated(self.device) / 2**20
-        try:
-            Path('/proc/self/clear_refs').write_text('5')
-            self(function)
-            status = Path('/proc/self/status').read_text()
-        except OSError:
-            return None
-        peak = next(x for x in status.splitlines() if x.startswith('VmHWM'))
-        return int(peak.split()[1]) / 1024
-
-
-def make_run(entry: Entry, image: Tensor, amp: Optional[torch.dtype],
-             args: argparse.Namespace) -> Callable:
-    """What is timed of an entry."""
-    module = entry.module
-    if args.train:
-        if args.compile:
-            backbone = backbone_of(module)
-            backbone.forward = torch.compile(backbone.forward)
-        learnt = [p for p in module.parameters() if p.requires_grad]
-        return TrainingStep(module, image, amp,
-                            torch.optim.AdamW(learnt, lr=1e-6))
-    forward = torch.compile(module) if args.compile else module
-
-    @torch.no_grad()
-    def infer() -> None:
-        context = contextlib.nullcontext() if amp is None else (
-            torch.autocast(image.device.type, amp))
-        with context:
-            forward(image)
-
-    return infer
-
-
-def hardware(device: torch.device) -> str:
-    if device.type == 'cuda':
-        return torch.cuda.get_device_name(device)
-    name = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        lines = Path('/proc/cpuinfo').read_text().splitlines()
-        name = next((x.split(':')[1].strip()
-                     for x in lines if x.startswith('model name')), name)
-    return f'{name}, {torch.get_num_threads()} threads'
-
-
-def summarise(entries: List[Entry], seconds: Dict[str, List[float]],
-              batch: int) -> List[Dict[str, Any]]:
-    """Medians, spread, and ratios; a ratio is the median over rounds of the
-    reference's seconds / an entry's own in the same round."""
-
-    def ratio(name: str, reference: Optional[str]) -> Optional[float]:
-        if reference is None:
-            return None
-        pairs = zip(seconds[reference], seconds[name])
-        return statistics.median(a / b for a, b in pairs)
-
-    rows = []
-    for entry in entries:
-        speeds = sorted(batch / s for s in seconds[entry.name])
-        quarter = len(speeds) // 4
-        rows.append(
-            dict(
-                name=entry.name,
-                images_per_second=statistics.median(speeds),
-                spread=[speeds[quarter], speeds[-1 - quarter]],
-                ratio_to_no_pruning=ratio(entry.name, entry.none),
-                ratio_to_ideal_slicing=ratio(entry.name, entry.slicing)))
-    return rows
+CURVES = ('size', 'length')
 
 
 def print_rows(rows: List[Dict[str, Any]]) -> None:
@@ -151,12 +52,25 @@ def dtype_is_half(name: str) -> bool:
     return DTYPES[name][0] != torch.float32
 
 
-def parse_args() -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('configs', nargs='+', metavar='CONFIG')
+    parser.add_argument('configs', nargs='*', metavar='CONFIG')
     parser.add_argument(
-        '--shape', nargs=2, type=int, metavar=('H', 'W'), required=True)
-    parser.add_argument('--batch', type=int, default=1)
+        '--table', choices=[*TABLES, *CURVES],
+        help='measure a published table with random weights, or the speed '
+        'against image size or sequence length')
+    parser.add_argument(
+        '--small', action='store_true',
+        help='a table on ViTs of 192 channels, for a machine without a GPU: '
+        'shows that all rows run, not what they are worth')
+    parser.add_argument(
+        '--out', type=Path, metavar='DIR',
+        help='of a table: write DIR/TABLE.json, .md, and plots of curves')
+    parser.add_argument(
+        '--shape', nargs=2, type=int, metavar=('H', 'W'),
+        help='image size in pixels (of a table: its own)')
+    parser.add_argument('--batch', type=int, help='default: 1, of a table its '
+                        'own, or 2 if --small')
     parser.add_argument('--device', choices=['cpu', 'cuda'], default='cuda')
     parser.add_argument('--dtype', choices=DTYPES, default='float32')
     parser.add_argument(
@@ -164,7 +78,13 @@ def parse_args() -> argparse.Namespace:
         help='time the whole model, a detector with its post-processing, '
         'not just the encoder')
     parser.add_argument(
-        '--compile', action='store_true', help='torch.compile every model')
+        '--modes', nargs='+', choices=['eager', 'compiled'],
+        help='with torch.compile or without; default: eager, of a table both')
+    parser.add_argument(
+        '--compile', action='store_true', help='short for --modes compiled')
+    parser.add_argument(
+        '--channels-last', action='store_true',
+        help='images and weights of convolutions with their channels last')
     parser.add_argument(
         '--train', action='store_true',
         help='time training steps: forward, backward and AdamW, on random '
@@ -178,7 +98,29 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--json', type=Path, help='write the result there')
     parser.add_argument(
         '--debug', action='store_true', help='show where an error is from')
+    return parser
+
+
+def parse_args() -> argparse.Namespace:
+    parser = make_parser()
     args = parser.parse_args()
+    if bool(args.configs) == (args.table is not None):
+        parser.error('give configs, or a --table')
+    if args.configs and args.shape is None:
+        parser.error('--shape H W is needed')
+    only = ('small', 'out') if args.configs else (
+        'train', 'json', 'whole', 'compile')
+    for name in only:
+        if getattr(args, name):
+            parser.error(f'--{name} goes {"with" if args.configs else "not"} '
+                         f'{"" if args.configs else "with "}--table')
+    if args.modes is None:
+        args.modes = ['compiled'] if args.compile else (
+            ['eager', 'compiled'] if args.table in TABLES else ['eager'])
+    if args.batch is None:
+        args.batch = 2 if args.small else (
+            TABLES[args.table].batch if args.table in TABLES else
+            32 if args.table else 1)
     for name in ('batch', 'rounds', 'warmup'):
         if getattr(args, name) < 1:
             parser.error(f'--{name} must be 1 or more')
@@ -186,67 +128,139 @@ def parse_args() -> argparse.Namespace:
         parser.error(f'--train in {args.dtype} would not learn: give '
                      f'--dtype amp-{args.dtype}')
     if args.device == 'cuda' and not torch.cuda.is_available():
-        parser.error('no CUDA device here; give --device cpu')
+        parser.error('no CUDA device here; give --device cpu'
+                     f'{" --small" if args.table else ""}')
     return args
 
 
-def measure(args: argparse.Namespace) -> Dict[str, Any]:
-    """Run what the command line asks for."""
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
+def measure(entries: List[Entry], args: argparse.Namespace,
+            mode: str = 'eager') -> List[Dict[str, Any]]:
+    """Rows of all entries at the image size and batch of the command line."""
     device, (dtype, amp) = torch.device(args.device), DTYPES[args.dtype]
-    entries = make_training_entries(
-        args.configs, args.share) if args.train else make_entries(
-            args.configs, args.whole)
-    clock, run = Clock(device), {}
+    layout = torch.channels_last if args.channels_last else (
+        torch.contiguous_format)
+    clock, runs = Clock(device), {}
+    if mode == 'compiled':
+        check_compiler(device)
     for entry in entries:
-        entry.module.to(device, dtype)
-    for entry in entries:
-        channels = backbone_of(entry.module).in_channels
-        image = torch.rand(args.batch, channels, *args.shape)
-        run[entry.name] = make_run(entry, image.to(device, dtype), amp, args)
-    bar = ProgressBar(
-        len(entries) * (args.warmup + args.rounds + 1), file=sys.stderr)
-    seconds: Dict[str, List[float]] = {e.name: [] for e in entries}
-    for number in range(args.warmup + args.rounds):
-        order = entries if number % 2 else entries[::-1]
-        for entry in order:
-            taken = clock(run[entry.name])
-            if number >= args.warmup:
-                seconds[entry.name].append(taken)
-            bar.update()
-    rows = summarise(entries, seconds, args.batch)
+        entry.module.to(device, dtype, memory_format=layout)
+
+    def attempt(batch: int) -> List[Dict[str, Any]]:
+        for entry in entries:
+            channels = backbone_of(entry.module).in_channels
+            image = torch.rand(batch, channels, *args.shape).to(
+                device, dtype, memory_format=layout)
+            runs[entry.name] = make_run(entry, image, amp, mode == 'compiled',
+                                        args.train)
+        seconds = clock.take_turns(runs, args.warmup, args.rounds)
+        return summarise(entries, seconds, batch)
+
+    rows, args.batch = with_decay(attempt, args.batch)
     for row in rows:
-        name = row['name']
-        row['peak_memory_mib'] = clock.peak_memory(run[name])
-        bar.update()
-    print(file=sys.stderr)
-    import timm
-    settings = {
-        k: v for k, v in vars(args).items() if k not in ('json', 'threads')}
-    return dict(
-        hardware=hardware(device), date=time.strftime('%Y-%m-%d'),
-        versions=dict(
-            python=platform.python_version(), torch=torch.__version__,
-            timm=timm.__version__, cuda=torch.version.cuda
-            if device.type == 'cuda' else None),
-        settings=settings, results=rows)  # yapf: disable
+        row['peak_memory_mib'] = clock.peak_memory(runs[row['name']])
+    return rows
+
+
+def run_configs(args: argparse.Namespace) -> None:
+    """Measure configs of the command line."""
+    if args.train:
+        entries = make_training_entries(args.configs, args.share)
+    else:
+        entries = make_entries(
+            {path: Config.fromfile(path) for path in args.configs},
+            args.whole)
+    result: List[Dict[str, Any]] = []
+    what = 'training step' if args.train else (
+        'whole model' if args.whole else 'encoder')
+    place = describe(torch.device(args.device), args)
+    for mode in args.modes:
+        rows = measure(entries, args, mode)
+        print(f'{place["hardware"]}, {args.dtype}, batch {args.batch}, '
+              f'{args.shape[0]} x {args.shape[1]} px, {what}, {mode}')
+        print_rows(rows)
+        warning = noise(rows)
+        if warning:
+            print(warning)
+        result += [dict(row, mode=mode) for row in rows]
+    if args.json:
+        with written_whole(args.json) as part:
+            part.write_text(
+                json.dumps({**place, 'results': result}, indent=2) + '\n')
+
+
+def run_table(args: argparse.Namespace) -> None:
+    """Measure a published table."""
+    table, device = TABLES[args.table], torch.device(args.device)
+    args.shape = args.shape or list(
+        table.small_shape if args.small else table.shape)
+    args.whole = table.whole
+    text, results = f'# {table.title}\n', []
+    for mode in args.modes:
+        entries = make_entries(
+            {row.name: load(row.config, args.small) for row in table.rows},
+            table.whole)
+        check_memory(entries, device)
+        rows = measure(entries, args, mode)
+        compared = compare(table, rows)
+        warning = noise(rows)
+        text += (f'\n{mode}, {args.dtype}, batch {args.batch}, '
+                 f'{args.shape[0]} x {args.shape[1]} px\n\n'
+                 f'{markdown(compared)}')
+        text += f'\n{warning}\n' if warning else ''
+        results.append(dict(mode=mode, rows=compared, noise=warning))
+    place = describe(device, args)
+    if args.small:
+        text += ('\nViTs of 192 channels: what a module costs counts more '
+                 'here than in the published models.\n')
+    text += f'\n{place["hardware"]}, torch {place["versions"]["torch"]}\n'
+    print(text)
+    _write(args, {**place, 'results': results}, text)
+
+
+def run_curve(args: argparse.Namespace) -> None:
+    """Measure speed against image size or sequence length."""
+    device = torch.device(args.device)
+    how = (args.batch, args.warmup, args.rounds, args.small)
+    if args.table == 'size':
+        points = measure_sizes(device, *how)
+    else:
+        points = measure_lengths(device, args.dtype, *how)
+    keys = list(points[0])
+    lines = [' | '.join(keys), ' | '.join('---' for _ in keys)]
+    lines += [
+        ' | '.join(f'{v:.3g}' if isinstance(v, float) else str(v or '')
+                   for v in point.values()) for point in points
+    ]
+    text = '\n'.join(f'| {line} |' for line in lines) + '\n'
+    print(text)
+    _write(args, {**describe(device, args), 'results': points}, text)
+    if args.out:
+        plot = plot_sizes if args.table == 'size' else plot_lengths
+        plot(points, args.out / args.table)
+
+
+def _write(args: argparse.Namespace, result: Dict[str, Any],
+           text: str) -> None:
+    if args.out is None:
+        return
+    for end, content in (('.json', json.dumps(result, indent=2) + '\n'),
+                         ('.md', text)):
+        with written_whole(args.out / f'{args.table}{end}') as part:
+            part.write_text(content)
 
 
 def main() -> None:
     args = parse_args()
     with one_line_errors(args.debug):
-        result = measure(args)
-    what = 'training step' if args.train else (
-        'whole model' if args.whole else 'encoder')
-    print(f'{result["hardware"]}, {args.dtype}, batch {args.batch}, '
-          f'{args.shape[0]} x {args.shape[1]} px, '
-          f'{what}')
-    print_rows(result['results'])
-    if args.json:
-        with written_whole(args.json) as part:
-            part.write_text(json.dumps(result, indent=2) + '\n')
+        if args.threads:
+            torch.set_num_threads(args.threads)
+        torch.manual_seed(0)
+        if args.table is None:
+            run_configs(args)
+        elif args.table in TABLES:
+            run_table(args)
+        else:
+            run_curve(args)
 
 
 if __name__ == '__main__':

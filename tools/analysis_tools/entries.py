@@ -4,7 +4,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from mmengine.config import Config
 from references import ideal_slicing, no_pruning
-from torch import nn
+from torch import Tensor, nn
 from training import build_for_training, detector_of, set_share
 
 from mmcropr.models import CroprViT
@@ -21,20 +21,29 @@ class Entry(NamedTuple):
     slicing: Optional[str]
 
 
-def make_entries(configs: List[str], whole: bool) -> List[Entry]:
+def make_entries(configs: Dict[str, Config], whole: bool) -> List[Entry]:
     """Models of all configs, with their references.
 
     Configs that differ in nothing but their reducers share the reference
     without pruning; those with the same lengths also share the sliced one.
+    Weights of equal ViTs are there once.
+
+    Args:
+        configs: By name.
+        whole: Whether whole models, or encoders alone.
     """
     wrap = WholeModel if whole else Encoder
     entries: Dict[Any, Entry] = {}
-    for config in dict.fromkeys(configs):
-        model_cfg = plain_model(Config.fromfile(config).model)
+    weights: Dict[Any, Tensor] = {}
+    for config, cfg in configs.items():
+        model_cfg = plain_model(cfg.model)
         model_cfg.pop('train_cfg', None)
         has_reducer = model_cfg.backbone.pop('reducer', None) is not None
-        model = build_for_inference(config)
+        model = build_for_inference(cfg)
         check_backbone(config, model.backbone)
+        for name, parameter in model.backbone.vit.named_parameters():
+            parameter.data = weights.setdefault((name, parameter.shape),
+                                                parameter.data)
         none_key = str(model_cfg.to_dict())
         if not has_reducer:
             entries.setdefault(none_key,
