@@ -187,7 +187,7 @@ def describe(device: torch.device, args: argparse.Namespace) -> Dict[str, Any]:
     settings = {
         key: value
         for key, value in vars(args).items()
-        if key not in ('json', 'out', 'threads', 'debug')
+        if key not in ('json', 'out', 'threads', 'debug', 'minutes')
     }
     versions = dict(
         python=platform.python_version(),

@@ -1,0 +1,157 @@
+# Copyright (c) mmcropr contributors.
+"""Run the tests marked ``gpu`` and measure the published speed tables, as far
+as a time limit allows, and write all of it to one JSON file."""
+import argparse
+import importlib.util
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from pathlib import Path
+from typing import Any, Dict, List, NamedTuple, Optional
+
+import torch
+
+from mmcropr.utils.files import written_whole
+from mmcropr.utils.logs import one_line_errors
+
+sys.path.insert(0, str(Path(__file__).parent))
+from timing import describe  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
+RESERVE = 5  # seconds, to write the result
+
+
+class Step(NamedTuple):
+    """One table: options of benchmark.py, and the host it needs."""
+    table: str
+    options: List[str]
+    host: Optional[str] = None
+
+
+def steps(cuda: bool) -> List[Step]:
+    """What is measured, the most telling first."""
+    if not cuda:
+        quick = ['--small', '--device', 'cpu', '--rounds', '2', '--warmup',
+                 '1', '--modes', 'eager']
+        return [Step('seg', quick), Step('length', quick[:-2])]
+    amp = ['--device', 'cuda', '--dtype', 'amp-float16', '--warmup', '5']
+    return [
+        Step('seg', [*amp, '--rounds', '10']),
+        Step('length', [*amp, '--rounds', '10', '--batch', '8']),
+        Step('det', [*amp, '--rounds', '8', '--modes', 'eager'], 'mmdet'),
+        Step('size', ['--device', 'cuda', '--rounds', '5', '--warmup', '2']),
+        Step('eva02', [*amp, '--rounds', '10'], 'mmpretrain'),
+        Step('ablation', [*amp, '--rounds', '10'], 'mmpretrain'),
+        Step('cls', [*amp, '--rounds', '8', '--modes', 'eager'],
+             'mmpretrain'),
+    ]
+
+
+def run_tests(seconds: float, folder: Path) -> Dict[str, Any]:
+    """Outcomes of the tests marked ``gpu``: their number by outcome, what
+    failed with its message, and why others were skipped."""
+    report = folder / 'tests.xml'
+    command = [
+        sys.executable, '-m', 'pytest', '-m', 'gpu', 'tests/test_gpu.py',
+        '-q', '-p', 'no:cacheprovider', f'--junitxml={report}']
+    error = run_command(command, seconds)
+    if not report.is_file():
+        return dict(error=error or 'pytest wrote no report')
+    return read_report(report)
+
+
+def read_report(report: Path) -> Dict[str, Any]:
+    """Outcomes in a file of pytest's ``--junitxml``."""
+    failed, skipped, passed = {}, Counter(), 0
+    for case in ElementTree.parse(report).iter('testcase'):
+        name = case.get('name')
+        problem = next(
+            (part for part in case if part.tag in ('failure', 'error')), None)
+        skip = case.find('skipped')
+        if problem is not None:
+            failed[name] = problem.get('message', '')
+        elif skip is not None:
+            skipped[skip.get('message', '')] += 1
+        else:
+            passed += 1
+    return dict(passed=passed, failed=failed, skipped=dict(skipped))
+
+
+def run_command(command: List[str], seconds: float) -> Optional[str]:
+    """Run a command; what went wrong, or None."""
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, timeout=seconds, stderr=subprocess.PIPE,
+            text=True)
+    except subprocess.TimeoutExpired:
+        return f'stopped at the time limit, after {seconds:.0f} s'
+    if done.returncode == 0:
+        return None
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    return lines[-1] if lines else f'exit status {done.returncode}'
+
+
+def run_table(step: Step, seconds: float, folder: Path) -> Dict[str, Any]:
+    """Result of benchmark.py for a table, or why there is none."""
+    if step.host and importlib.util.find_spec(step.host) is None:
+        return dict(skipped=f'{step.host} is not installed')
+    if seconds < 20:
+        return dict(skipped='no time left')
+    error = run_command([
+        sys.executable, 'tools/analysis_tools/benchmark.py', '--table',
+        step.table, '--out', str(folder), *step.options], seconds)
+    if error:
+        return dict(error=error)
+    return json.loads((folder / f'{step.table}.json').read_text())
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('out', nargs='?', type=Path, metavar='OUT.json',
+                        help='default: docs/benchmarks/gpu_check_DEVICE.json')
+    parser.add_argument('--minutes', type=float, default=8.)
+    parser.add_argument(
+        '--debug', action='store_true', help='show where an error is from')
+    args = parser.parse_args()
+    if not 0 < args.minutes:
+        parser.error('--minutes must be above 0')
+    return args
+
+
+def main() -> None:
+    args, start = parse_args(), time.monotonic()
+    cuda = torch.cuda.is_available()
+    device = torch.device('cuda' if cuda else 'cpu')
+
+    def left() -> float:
+        return 60 * args.minutes - RESERVE - (time.monotonic() - start)
+
+    result = describe(device, args)
+    if not cuda:
+        print('No CUDA device here: what follows is of the CPU.')
+    with one_line_errors(args.debug), tempfile.TemporaryDirectory() as folder:
+        result['tests'] = run_tests(left(), Path(folder))
+        result['tables'] = {
+            step.table: run_table(step, left(), Path(folder))
+            for step in steps(cuda)
+        }
+        name = ''.join(
+            c if c.isalnum() else '-' for c in result['hardware'].lower())
+        out = args.out or ROOT / f'docs/benchmarks/gpu_check_{name}.json'
+        with written_whole(out) as part:
+            part.write_text(json.dumps(result, indent=2) + '\n')
+    print(f'{out}: {result["tests"]}')
+    for name, table in result['tables'].items():
+        print(f'{name}: {table.get("skipped") or table.get("error") or "ok"}')
+    tables = result['tables'].values()
+    if result['tests'].get('failed') or 'error' in result['tests'] or any(
+            'error' in table for table in tables):
+        raise SystemExit(1)
+
+
+if __name__ == '__main__':
+    main()
