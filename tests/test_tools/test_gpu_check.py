@@ -35,8 +35,8 @@ def test_tables_that_cannot_run(tmp_path):
 
 def test_a_command_ends_at_the_limit():
     start = time.monotonic()
-    error = check.run_command([sys.executable, '-c', 'import time; time.sleep(60)'],
-                       0.5)
+    error = check.run_command(
+        [sys.executable, '-c', 'import time; time.sleep(60)'], 0.5)
     assert 'time limit' in error and time.monotonic() - start < 30
 
 
