@@ -106,6 +106,11 @@ def backbone_of(model: ConfigDict,
 
 def main_head(model: ConfigDict) -> Tuple[ConfigDict, int]:
     """What reads the backbone's channels, and the number of classes."""
+    if model.type == 'DepthEstimator':
+        pyramid = isinstance(model.neck, list)
+        width, = set(model.decode_head.in_channels)
+        return (model.neck[1] if pyramid else
+                ConfigDict(in_channels=width)), None
     if isinstance(model.neck, list):  # of a detector
         classes = re.search(r"num_classes': (\d+)", str(model.to_dict()))[1]
         return model.neck[1], int(classes)

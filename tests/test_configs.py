@@ -14,6 +14,7 @@ from torch import nn
 from mmcropr.models.checks import check_model
 from mmcropr.models.reducers.build import SCHEDULE_KEYS
 from mmcropr.structures import Decision, Route
+from tests.test_models.test_heads.test_depth_head import depth_samples
 from tests.test_models.test_vectors import samples
 from tests.utils import REDUCERS, ROOT, shrink_sizes
 
@@ -22,7 +23,9 @@ CONFIGS = sorted(
     if p.parent.name != '_base_')
 DETECTORS = [name for name in CONFIGS if 'rcnn' in name or 'coco' in name]
 CLASSIFIERS = [n for n in CONFIGS if 'in1k' in n or 'digits-classes' in n]
-SEGMENTORS = sorted(set(CONFIGS) - set(DETECTORS) - set(CLASSIFIERS))
+DEPTH = [name for name in CONFIGS if '-depth_' in name]
+SEGMENTORS = sorted(
+    set(CONFIGS) - set(DETECTORS) - set(CLASSIFIERS) - set(DEPTH))
 SIZE = 64
 
 
@@ -138,6 +141,30 @@ def run_segmentor(cfg: Config, amp: bool = False) -> None:
         result = model.predict(torch.rand(1, 3, 64, 80)[..., :SIZE],
                                [sample])[0]
     assert result.pred_sem_seg.data.shape == (1, 80, 100)
+
+
+@pytest.mark.parametrize('name', DEPTH)
+def test_depth(name):
+    cfg = Config.fromfile(ROOT / name)
+    init_default_scope(cfg.default_scope)
+    torch.manual_seed(0)
+    model = copy.deepcopy(cfg.model)
+    shrink_backbone(model.backbone)
+    model.backbone.out_indices = [
+        i // 2 for i in model.backbone.get('out_indices', (11, ))]
+    model.data_preprocessor.update(size=(SIZE, SIZE))
+    model.test_cfg = dict(mode='whole')
+    if 'dpt' in name:
+        model.decode_head.update(in_channels=[32] * 4, embed_dims=32)
+    else:
+        model.neck[1].in_channels = 32
+    shrink_auxiliary(model)
+    model = MMSEG_MODELS.build(model).train()
+    data = depth_samples(torch.rand(2, SIZE, SIZE) * 5)
+    check_gradients(model, model.loss(torch.rand(2, 3, SIZE, SIZE), data))
+    with torch.no_grad():
+        result, = model.eval().predict(torch.rand(1, 3, SIZE, SIZE), data[:1])
+    assert result.pred_depth_map.data.shape == (1, SIZE, SIZE)
 
 
 @pytest.mark.parametrize('name', DETECTORS)

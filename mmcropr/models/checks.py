@@ -77,7 +77,9 @@ def check_model(model: nn.Module) -> None:
         heads = [m for m in scope.modules() if isinstance(m, StateHead)]
         _check_states(owner, heads)
         _check_indices(owner, backbone)
-        _check_heads(backbone, heads, getattr(main, 'num_classes', None))
+        _check_heads(backbone, heads)
+        for head in heads:
+            _check_task(owner, main, head)
 
 
 def _owners(model: nn.Module) -> Iterator[Tuple[nn.Module, nn.Module]]:
@@ -194,8 +196,7 @@ def _necks_of(owner: nn.Module) -> List[nn.Module]:
     return [] if neck is None else [neck]
 
 
-def _check_heads(backbone: CroprViT, heads: List[StateHead],
-                 expected: Optional[int]) -> None:
+def _check_heads(backbone: CroprViT, heads: List[StateHead]) -> None:
     for kind, advice in HEADS.items():
         learners = [r for r in backbone.reducers if r.record_type is kind]
         if learners and not any(
@@ -215,11 +216,19 @@ def _check_heads(backbone: CroprViT, heads: List[StateHead],
                 'stays as it is.')
     for head in heads:
         head.check_backbone(backbone)
-        num_classes = getattr(head, 'num_classes', None)
-        if None not in (expected, num_classes) and expected != num_classes:
-            raise ValueError(
-                f'the auxiliary head has num_classes={num_classes}, the main '
-                f'head {expected}.')
+
+
+def _check_task(owner: nn.Module, main: Optional[nn.Module],
+                head: StateHead) -> None:
+    """What main and auxiliary head both say of one task: classes, or the
+    greatest depth. Heads of unlike tasks have nothing in common."""
+    # One channel of depth is a class to mmseg
+    depth = any(c.__name__ == 'DepthEstimator' for c in type(owner).__mro__)
+    key = 'max_depth' if depth else 'num_classes'
+    found, expected = getattr(head, key, None), getattr(main, key, None)
+    if None not in (expected, found) and expected != found:
+        raise ValueError(f'the auxiliary head has {key}={found}, the main '
+                         f'head {expected}.')
 
 
 def _check_width(model: nn.Module, main: nn.Module, embed_dim: int) -> None:

@@ -1,16 +1,23 @@
 # Copyright (c) mmcropr contributors.
-from typing import Any, Optional
+from typing import Any, Optional, Sequence, Tuple
+
+from torch import Tensor
 
 from .token_state import TokenState
 
 
 class FeatureMaps(tuple):
     """A tuple of feature maps (B, C_i, h_i, w_i) that carries the
-    :class:`TokenState` they come from as ``state``."""
+    :class:`TokenState` they come from as ``state``, and as ``prefix`` the
+    prefix tokens (B, P, D) behind the block of each, if a backbone made it."""
 
     state: Optional[TokenState]
+    prefix: Tuple[Tensor, ...]
 
-    def __new__(cls, maps: Any, state: Optional[TokenState] = None) -> Any:
+    def __new__(cls,
+                maps: Any,
+                state: Optional[TokenState] = None,
+                prefix: Sequence[Tensor] = ()) -> Any:
         self = super().__new__(cls, maps)
-        self.state = state
+        self.state, self.prefix = state, tuple(prefix)
         return self

@@ -45,6 +45,41 @@ def test_same_arguments_same_bytes(made: Path, tmp_path: Path) -> None:
     assert contents(make(tmp_path / 'again')) == contents(made)
 
 
+def test_depth(made: Path, tmp_path: Path) -> None:
+    """Larger digits are nearer and cover others; the rest stays as it is
+    without depth."""
+    root = make(tmp_path / 'depth', '--depth', '--digits', '2', '4')
+    depth, labels = read_all(root, 'depth'), read_all(root, 'labels')
+    assert depth.dtype == np.uint16 and depth.shape == labels.shape
+    far = round(1250 * 24 / 16)
+    assert ((depth == far) == (labels == 0)).all()
+    assert 1000 <= depth.min() and depth[labels > 0].max() <= 1500
+    assert not (made / 'depth').exists()
+    names = contents(root)
+    for split in COUNTS:
+        found = read_coco(root, split)['annotations']
+        assert {ann['image_id'] for ann in found} == set(range(COUNTS[split]))
+    assert json.loads(names['digits_scenes.json'])['arguments']['depth']
+    source = datasets.load_digits()
+    settings = tool.drawing.SceneSettings(
+        digits=(3, 5), digit_size=(20, 60), depth=True)
+    for index in range(10):
+        scene = tool.drawing.draw_scene(
+            source.images, source.target, 0, index, settings)
+        assert scene.sizes == sorted(scene.sizes)
+        assert len(scene.sizes) == len(scene.classes)
+        found = tool.annotations.depth_map(scene, (20, 60))
+        for number, size in enumerate(scene.sizes):
+            values = set(found[scene.owner == number + 1].tolist())
+            assert values == {round(1000 * 60 / size)}
+
+
+def test_without_depth_arguments_stay(made: Path) -> None:
+    """Data sets that were made before there was any are still taken."""
+    marker = json.loads((made / 'digits_scenes.json').read_text())
+    assert 'depth' not in marker['arguments']
+
+
 def test_seed_and_split_change_every_scene(made: Path, tmp_path: Path) -> None:
     labels = read_all(made, 'labels')
     other = read_all(make(tmp_path / 'other', '--seed', '1'), 'labels')

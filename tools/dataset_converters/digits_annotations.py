@@ -2,7 +2,7 @@
 """Classes and annotations of the digits scenes."""
 import importlib
 from types import ModuleType
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 import cv2
 import numpy as np
@@ -14,6 +14,7 @@ CATEGORIES = [
     dict(id=number, name=CLASSES[number], supercategory='digit')
     for number in range(1, len(CLASSES))
 ]
+BACKGROUND = 1.25  # its distance to that of the smallest digit
 PALETTE = ((0, 0, 0), (230, 60, 50), (60, 170, 70), (250, 210, 40),
            (50, 100, 220), (240, 130, 40), (140, 50, 170), (70, 200, 220),
            (230, 70, 200), (160, 210, 60), (250, 170, 180))
@@ -56,6 +57,23 @@ def mask_to_polygons(mask: np.ndarray) -> List[List[float]]:
         # Floats, as loaders scale the arrays they make of these in place.
         polygons.append(outline.astype(float).ravel().tolist())
     return polygons
+
+
+def depth_map(scene: Scene, sizes: Tuple[float, float]) -> np.ndarray:
+    """Depth of every pixel as a pinhole camera sees digits of one real size.
+
+    Args:
+        scene: Whose larger digits cover the smaller ones.
+        sizes: Least and greatest side of a digit, px.
+
+    Returns:
+        Millimetres, (H, W) uint16: a digit of the greatest size is at 1 m,
+        one of half of it at 2 m, and the background at 1.25 times the
+        distance of the smallest.
+    """
+    low, high = sizes
+    distances = [BACKGROUND * high / low, *(high / s for s in scene.sizes)]
+    return (1000 * np.array(distances)).round().astype(np.uint16)[scene.owner]
 
 
 def _mask_to_rle(mask: np.ndarray) -> Dict[str, Any]:

@@ -29,6 +29,7 @@ class SceneSettings:
         digit_size: Least and greatest side of a digit, px, before rotation.
         clutter: Amount of background clutter, from 0 (none) to 1.
         seed: Seed that all scenes derive from.
+        depth: Whether larger digits cover smaller ones.
     """
     height: int = 96
     width: int = 96
@@ -36,6 +37,7 @@ class SceneSettings:
     digit_size: Tuple[int, int] = (44, 68)
     clutter: float = 0.3
     seed: int = 0
+    depth: bool = False
 
 
 @dataclass
@@ -47,10 +49,12 @@ class Scene:
         owner: Which digit is seen at a pixel, (H, W) int64: 0 for the
             background, k + 1 for digit k.
         classes: Class 0..9 of each digit, in drawing order.
+        sizes: Side of each digit, px, before rotation.
     """
     image: np.ndarray
     owner: np.ndarray
     classes: List[int]
+    sizes: List[float]
 
 
 def draw_background(rng: np.random.Generator, height: int,
@@ -246,7 +250,8 @@ def _find_place(rng: np.random.Generator, owner: np.ndarray, mask: np.ndarray,
 
 def draw_scene(images: np.ndarray, targets: np.ndarray, split: int, index: int,
                settings: SceneSettings) -> Scene:
-    """Compose one scene, with at least one digit.
+    """Compose one scene, with at least one digit; digits for which no place
+    was found are left out.
 
     Args:
         images: Digits that may be used, (S, 8, 8), values 0..16.
@@ -254,9 +259,6 @@ def draw_scene(images: np.ndarray, targets: np.ndarray, split: int, index: int,
         split: Number of the split; scenes of two splits differ.
         index: Number of the scene in its split.
         settings: Image size, number and size of digits, clutter, seed.
-
-    Returns:
-        The scene, without digits for which no place was found.
     """
     # Own streams: other clutter leaves the digits and their places alone.
     layout, ground, clutter, ink = (
@@ -265,11 +267,14 @@ def draw_scene(images: np.ndarray, targets: np.ndarray, split: int, index: int,
     canvas = draw_background(ground, settings.height, settings.width)
     _draw_clutter(clutter, canvas, images, settings)
     owner = np.zeros(canvas.shape[:2], np.int64)
-    classes: List[int] = []
+    scene = Scene(canvas, owner, [], [])
     areas: List[int] = []
-    for _ in range(int(layout.integers(*settings.digits, endpoint=True))):
+    number = int(layout.integers(*settings.digits, endpoint=True))
+    sizes = np.sort(layout.uniform(*settings.digit_size, number)) if (
+        settings.depth) else [None] * number
+    for size in sizes:
         pick = int(layout.integers(len(images)))
-        size = layout.uniform(*settings.digit_size)
+        size = size or layout.uniform(*settings.digit_size)
         alpha = digit_alpha(layout, images[pick], size)
         # A digit about as large as the image may outgrow it once rotated.
         alpha = _shrink_to(alpha, settings.height, settings.width)
@@ -277,13 +282,14 @@ def draw_scene(images: np.ndarray, targets: np.ndarray, split: int, index: int,
         place = _find_place(layout, owner, mask, areas)
         if place is not None:
             _paste(ink, canvas, alpha, *place)
-            classes.append(int(targets[pick]))
+            scene.classes.append(int(targets[pick]))
+            scene.sizes.append(size)
             areas.append(int(mask.sum()))
             top, left = place
             height, width = mask.shape
-            owner[top:top + height, left:left + width][mask] = len(classes)
-    image = canvas.round().clip(0, 255).astype(np.uint8)
-    return Scene(image, owner, classes)
+            owner[top:top + height, left:left + width][mask] = len(areas)
+    scene.image = canvas.round().clip(0, 255).astype(np.uint8)
+    return scene
 
 
 def _shrink_to(alpha: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -3,7 +3,8 @@
 
 Needs no download: the 1797 digits come with scikit-learn. Every scene is
 written with a label map, COCO instances and image-level labels, so that
-mmseg, mmdet and mmpretrain read the same images.
+mmseg, mmdet and mmpretrain read the same images, and on request with a depth
+map.
 """
 import argparse
 import json
@@ -85,7 +86,8 @@ def _write_split(root: Path, split: str, images: np.ndarray,
                  targets: np.ndarray, count: int,
                  settings: drawing.SceneSettings, masks: str) -> None:
     """Draw a split from its digits, (S, 8, 8), and write all of it."""
-    for sub in (f'images/{split}', f'labels/{split}', 'annotations', 'meta'):
+    maps = ['images', 'labels'] + ['depth'] * settings.depth
+    for sub in [f'{name}/{split}' for name in maps] + ['annotations', 'meta']:
         (root / sub).mkdir(parents=True, exist_ok=True)
     coco: Dict[str, Any] = dict(
         info=dict(description=f'digits scenes, {split}'),
@@ -100,6 +102,10 @@ def _write_split(root: Path, split: str, images: np.ndarray,
         values = np.array([0] + [c + 1 for c in scene.classes], np.uint8)
         _write_png(root / 'images' / split / name, scene.image)
         _write_png(root / 'labels' / split / name, values[scene.owner])
+        if settings.depth:
+            _write_png(
+                root / 'depth' / split / name,
+                annotations.depth_map(scene, settings.digit_size))
         found = annotations.annotate(scene, index,
                                      len(coco['annotations']) + 1, masks)
         coco['annotations'] += found
@@ -148,6 +154,8 @@ def make_data_set(out: Path, settings: drawing.SceneSettings,
     _check_arguments(settings, counts)
     arguments = dict(
         asdict(settings), num_scenes=counts, masks=masks, format=FORMAT)
+    if not settings.depth:  # as data sets say that were made without it
+        del arguments['depth']
     arguments = json.loads(json.dumps(arguments))
     marker = _read_marker(out)
     if marker is not None and marker['arguments'] == arguments:
@@ -208,11 +216,13 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     add('--clutter', type=float, default=0.3, help='amount, 0 to 1')
     add('--seed', type=int, default=0, help='seed of all scenes')
     add('--masks', choices=('polygon', 'rle'), default='polygon', help='COCO')
+    add('--depth', action='store_true',
+        help='write depth maps; larger digits are nearer, and cover others')
     add('--overwrite', action='store_true', help='replace an older data set')
     args = parser.parse_args(argv)
     settings = drawing.SceneSettings(*args.size, tuple(args.digits),
                                      tuple(args.digit_size), args.clutter,
-                                     args.seed)
+                                     args.seed, args.depth)
     try:
         made = make_data_set(
             args.out.resolve(), settings,

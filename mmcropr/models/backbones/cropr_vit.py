@@ -240,18 +240,20 @@ class CroprViT(TimmBackbone):
         trunk = self.trunk
         state = trunk.embed(image)
         plan = self.plan(state.grid)
-        maps = []
+        found = []
         for number in range(min(trunk.depth - 1, max(self.out_indices) + 1)):
             if number == self.fuse_at:
                 state.restore()
             state = self.run_block(number, state, plan.get(number))
             if number in self.out_indices:
-                maps.append(state.to_map(state.full()))
+                found.append(state.full())
         if self.out_type == 'tokens':
             return state
         if trunk.depth - 1 in self.out_indices:
-            maps.append(state.fuse())
-        return FeatureMaps(maps, state)
+            found.append(state.restore().finish())
+        return FeatureMaps(
+            map(state.to_map, found), state,
+            (x[:, :state.num_prefix].clone() for x in found))
 
     def plan(self, grid: Tuple[int, int]) -> Dict[int, Tuple[int, int]]:
         """Block -> (which reducer follows it, length to reach)."""

@@ -11,9 +11,13 @@ from .state_head import StateHead
 try:
     import mmseg  # noqa: F401
 except (ImportError, AssertionError) as error:
+    CroprDepthHead = register_missing(MODELS, 'CroprDepthHead', 'mmseg', error)
     CroprSegHead = register_missing(MODELS, 'CroprSegHead', 'mmseg', error)
+    DPTDepthHead = register_missing(MODELS, 'DPTDepthHead', 'mmseg', error)
     LinearHead = register_missing(MODELS, 'LinearHead', 'mmseg', error)
 else:
+    from .depth_head import CroprDepthHead
+    from .dpt_depth_head import DPTDepthHead
     from .linear_head import LinearHead
     from .seg_head import CroprSegHead
 
@@ -30,7 +34,7 @@ else:
     from .dynamic_vit_cls_head import DynamicViTClsHead
 
 __all__ = [
-    'Aggregator', 'AuxiliaryHead', 'CroprClsHead', 'CroprMultiLabelHead',
-    'CroprSegHead', 'DynamicViTClsHead', 'DynamicViTHead', 'LinearHead',
-    'StateHead'
+    'Aggregator', 'AuxiliaryHead', 'CroprClsHead', 'CroprDepthHead',
+    'CroprMultiLabelHead', 'CroprSegHead', 'DPTDepthHead',
+    'DynamicViTClsHead', 'DynamicViTHead', 'LinearHead', 'StateHead'
 ]

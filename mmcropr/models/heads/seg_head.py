@@ -2,19 +2,18 @@
 from typing import Any, Dict, Optional, Sequence, Tuple, Union
 
 import torch
-from mmseg.registry import MODELS as MMSEG_MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmcropr.registry import MODELS
 from mmcropr.structures import Route, TokenState
 
-from .auxiliary_head import AuxiliaryHead
+from .patch_head import PatchHead
 from .query_draws import QueryDraws
 
 
 @MODELS.register_module()
-class CroprSegHead(AuxiliaryHead):
+class CroprSegHead(PatchHead):
     """Auxiliary head for semantic segmentation, for the ``auxiliary_head`` of
     MMSegmentation's segmentors (Token Cropr, CVPR 2025).
 
@@ -47,26 +46,16 @@ class CroprSegHead(AuxiliaryHead):
                  ignore_index: int = 255,
                  query_share: float = 1.,
                  **kwargs: Any) -> None:
-        super().__init__(in_channels, num_classes, num_modules, **kwargs)
+        super().__init__(in_channels, num_classes, num_modules, loss_decode,
+                         **kwargs)
         if isinstance(query_share, bool) or not isinstance(
                 query_share, (int, float)) or not 0 < query_share <= 1:
             raise ValueError('query_share is the share of the queries that a '
                              'module learns from, above 0 and up to 1; got '
                              f'{query_share!r}')
-        several = isinstance(loss_decode, (list, tuple))
-        losses = [MMSEG_MODELS.build(loss)
-                  for loss in (loss_decode if several else [loss_decode])]
-        self.loss_decode = nn.ModuleList(losses) if several else losses[0]
         self.ignore_index = ignore_index
         self.query_share = query_share
         self._draws = QueryDraws()
-
-    def check_backbone(self, backbone: Any) -> None:
-        super().check_backbone(backbone)
-        trunk = backbone.trunk
-        size = tuple(n * p for n, p in zip(trunk.grid, trunk.patch_size))
-        for reducer in self.learners(backbone):
-            self._check_queries(reducer.num_queries, trunk.grid, size)
 
     def targets(self, state: TokenState, batch_data_samples: list) -> Tensor:
         """Class of every patch, (B, h, w).
@@ -74,15 +63,9 @@ class CroprSegHead(AuxiliaryHead):
         Raises:
             ValueError: If there is not one query per patch.
         """
-        self._check_queries(
-            self.records_of(state)[0].num_queries, state.grid,
-            state.image_size)
-        labels = torch.stack(list(map(self._label_map, batch_data_samples)))
-        # Labels cover the image before its padding to whole patches.
-        size, padded = state.image_size, state.image.shape[-2:]
-        labels = F.pad(
-            labels, (0, padded[1] - size[1], 0, padded[0] - size[0]),
-            value=self.ignore_index)
+        labels = self.padded(
+            list(map(self._label_map, batch_data_samples)), state,
+            self.ignore_index)
         return self._nearest(labels, state.grid).squeeze(1)
 
     @staticmethod
@@ -92,28 +75,24 @@ class CroprSegHead(AuxiliaryHead):
             raise ValueError(
                 'CroprSegHead learns from label maps, and '
                 f'{getattr(sample, "img_path", "an image")} comes without '
-                'gt_sem_seg. For boxes and instance masks use '
-                "dict(type='mmcropr.CroprMultiLabelHead') and num_queries=1.")
+                'gt_sem_seg. For depth maps use '
+                "dict(type='mmcropr.CroprDepthHead'), for boxes and instance "
+                "masks dict(type='mmcropr.CroprMultiLabelHead') and "
+                'num_queries=1.')
         maps = sample.gt_sem_seg
-        return maps.sem_seg if 'sem_seg' in maps else maps.data
+        maps = maps.sem_seg if 'sem_seg' in maps else maps.data
+        image = tuple(sample.metainfo.get('img_shape', ()))[:2]
+        if any(a < b for a, b in zip(maps.shape[-2:], image)):
+            raise ValueError(
+                f'a label map of {tuple(maps.shape[-2:])} px belongs to an '
+                f'image of {image} px, and patches are looked up in it: leave '
+                'SegRescale out of the pipeline.')
+        return maps
 
     @staticmethod
     def _nearest(labels: Tensor, grid: Tuple[int, int]) -> Tensor:
         labels = F.interpolate(labels.float(), size=grid, mode='nearest')
         return labels.long()
-
-    @staticmethod
-    def _check_queries(queries: int, grid: Tuple[int, int],
-                       size: Tuple[int, int]) -> None:
-        h, w = grid
-        if queries != h * w:
-            raise ValueError(
-                f'the reducer has num_queries={queries}, but an image of '
-                f'{size[0]} x {size[1]} px has {h} x {w} = {h * w} patches, '
-                'and segmentation trains one query per patch: set '
-                f"num_queries={h * w} or 'patch', or crop to the img_size of "
-                'the backbone. (Detection trains one query per image: '
-                'mmcropr.CroprMultiLabelHead.)')
 
     def loss(self,
              inputs: Any,
@@ -150,8 +129,7 @@ class CroprSegHead(AuxiliaryHead):
             share = len(rows) / targets[0].numel()
         logits = logits.transpose(1, 2).unflatten(2, drawn.shape[1:])
         losses: Dict[str, Tensor] = {}
-        several = isinstance(self.loss_decode, nn.ModuleList)
-        for loss in self.loss_decode if several else [self.loss_decode]:
+        for loss in self.losses:
             labelled = self._labelled(loss, targets)
             if labelled is not None and share is not None:
                 # Not those among the drawn: a mean over these would be biased
