@@ -1,5 +1,5 @@
 # Copyright (c) mmcropr contributors.
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 from mmdet.models.dense_heads import RPNHead
 from mmdet.models.detectors import BaseDetector, SemiBaseDetector
@@ -12,7 +12,7 @@ from mmcropr.structures import TokenState
 
 from ..backbones import CroprViT
 from ..checks import check_model
-from ..heads import StateHead
+from ..heads import CroprMultiLabelHead, StateHead
 
 REMEDY = ("Without one use the config of the detector itself: "
           "`tools/model_converters/strip_auxiliary.py` writes it.")
@@ -111,7 +111,20 @@ class CroprDetector(BaseDetector):
         sizes = kind.sizes_of(self.detector.backbone)
         if 'in_channels' in sizes and 'num_classes' not in head:
             sizes['num_classes'] = self._num_classes()
-        return {**sizes, **head}
+        given = {**sizes, **head}
+        things, stuff = self._panoptic()
+        if issubclass(kind, CroprMultiLabelHead) and stuff and (
+                given['num_classes'] == things + stuff):
+            given.setdefault('num_things', things)
+        return given
+
+    def _panoptic(self) -> Tuple[int, int]:
+        """Classes of things and of stuff, 0 each unless the detector is
+        panoptic."""
+        for module in self.detector.modules():
+            if isinstance(getattr(module, 'num_stuff_classes', None), int):
+                return module.num_things_classes, module.num_stuff_classes
+        return 0, 0
 
     def _classes(self) -> Dict[str, int]:
         """Classes of every head of the detector that knows them, by its
@@ -125,12 +138,16 @@ class CroprDetector(BaseDetector):
         }
 
     def _num_classes(self) -> int:
-        """Classes of the objects. A panoptic detector has heads of others,
-        too: those of its boxes count.
+        """Classes of the labels: of things and stuff if the detector is
+        panoptic, else of the objects. It may have heads of others, too: those
+        of its boxes count.
 
         Raises:
             ValueError: If that is not clear.
         """
+        panoptic = self._panoptic()
+        if panoptic[1]:
+            return sum(panoptic)
         numbers_by_head = self._classes()
         boxes = {v for k, v in numbers_by_head.items() if 'bbox_head' in k}
         numbers = boxes or set(numbers_by_head.values())

@@ -1,5 +1,5 @@
 # Copyright (c) mmcropr contributors.
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
 import torch
 from torch import Tensor
@@ -19,24 +19,38 @@ class CroprMultiLabelHead(AuxiliaryHead):
     One query per module predicts which classes an image contains; the loss is
     the mean binary cross entropy over images and classes. Images without
     objects count, with all targets 0. Crowd and ignored boxes, which mmdet
-    keeps apart from ``gt_instances``, and boxes without area do not.
+    keeps apart from ``gt_instances``, and boxes without area do not. Stuff,
+    which has no boxes, is in an image where its label map says so.
 
     Args:
         in_channels: Channels D of the tokens.
         num_classes: Classes of the detector.
         num_modules: Number of Cropr modules of the backbone.
         loss_weight: Weight of each module's loss.
+        num_things: Of panoptic annotations: classes from this number on are
+            stuff. By default as the panoptic heads of the detector have it,
+            or all classes.
         kwargs: See :class:`AuxiliaryHead`.
+
+    Raises:
+        ValueError: If ``num_things`` is not from 0 to ``num_classes``.
     """
+
+    void = 255  # in mmdet's label maps
 
     def __init__(self,
                  in_channels: int,
                  num_classes: int,
                  num_modules: int,
                  loss_weight: float = 1.,
+                 num_things: Optional[int] = None,
                  **kwargs: Any) -> None:
         super().__init__(in_channels, num_classes, num_modules, **kwargs)
-        self.loss_weight = loss_weight
+        num_things = num_classes if num_things is None else num_things
+        if not 0 <= num_things <= num_classes:
+            raise ValueError(f'num_things={num_things} must be from 0 to '
+                             f'num_classes={num_classes}.')
+        self.loss_weight, self.num_things = loss_weight, num_things
 
     def check_backbone(self, backbone: Any) -> None:
         super().check_backbone(backbone)
@@ -47,8 +61,9 @@ class CroprMultiLabelHead(AuxiliaryHead):
         """Classes present in every image, (B, num_classes) of 0 and 1.
 
         Raises:
-            ValueError: If there is more than one query, or an object has a
-                label outside the classes.
+            ValueError: If there is more than one query, an object or a pixel
+                has a label outside the classes, or there is stuff and no
+                label map.
         """
         self._check_queries(self.records_of(state)[0].num_queries)
         device = state.x.device
@@ -64,7 +79,33 @@ class CroprMultiLabelHead(AuxiliaryHead):
             raise ValueError(self._outside(batch_data_samples))
         present = there.new_zeros(len(batch_data_samples), self.num_classes)
         present = present.index_put((images, labels), there, accumulate=True)
+        if self.num_things < self.num_classes:
+            present = present + self._stuff(batch_data_samples, device)
         return (present > 0).to(there.dtype)
+
+    def _stuff(self, samples: list, device: torch.device) -> Tensor:
+        """Stuff in the label map of every image, (B, num_classes) of 0 and
+        1."""
+        found = torch.zeros(len(samples), self.void + 1, device=device)
+        for row, sample in zip(found, samples):
+            if 'gt_sem_seg' not in sample:
+                raise ValueError(
+                    f'classes from {self.num_things} on are stuff, and '
+                    f'{getattr(sample, "img_path", "an image")} comes without '
+                    'a label map, gt_sem_seg: load it by dict(type='
+                    "'LoadPanopticAnnotations'), or give the auxiliary head "
+                    f'num_classes={self.num_things} for things alone.')
+            row[sample.gt_sem_seg.sem_seg.to(device).flatten().long()] = 1
+        outside = found[:, self.num_classes:self.void].any(0)
+        if outside.any():
+            labels = (self.num_classes + outside.nonzero()[:, 0]).tolist()
+            raise ValueError(
+                f'labels {labels} of label maps are not in 0 .. '
+                f'{self.num_classes - 1}: the auxiliary head has '
+                f'num_classes={self.num_classes}.')
+        found = found[:, :self.num_classes]
+        found[:, :self.num_things] = 0
+        return found
 
     @staticmethod
     def _have_area(instances: Any, labels: Tensor) -> Tensor:
