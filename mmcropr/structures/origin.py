@@ -17,9 +17,11 @@ class Origin:
         has_class_token: Whether the first prefix token is a class token.
         rope: Rotary table of the trunk in raster order, whose last but one
             axis has length N; None without rotary embeddings.
-        fuses: Whether all tokens shall be put back before the last block
-            (Last Layer Fusion).
-        last_block: Runs the trunk's last block over the current tokens.
+        fuses: Whether all tokens shall be put back before the first of the
+            remaining blocks (Last Layer Fusion).
+        rest: Each runs one of the blocks that the backbone leaves to a neck
+            or head over the current tokens, in order: by default the last
+            block alone.
         norm: The trunk's final norm.
     """
     grid: Tuple[int, int]
@@ -29,5 +31,5 @@ class Origin:
     has_class_token: bool = True
     rope: Optional[Tensor] = None
     fuses: bool = True
-    last_block: Optional[Callable[[Any], Any]] = None
+    rest: Tuple[Callable[[Any], Any], ...] = ()
     norm: Optional[Callable[[Tensor], Tensor]] = None

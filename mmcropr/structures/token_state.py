@@ -33,6 +33,9 @@ class TokenState(Reductions):
         mask: Which current tokens count, prefix first, (B, P + K): nothing
             attends to the others. Booleans where places fill up, in training
             of methods that decide 0 or 1 with a gradient; None where all do.
+        num_queries: Queries that :meth:`join` has put behind the prefix.
+        allowed: Which tokens (rows) may attend to which, (B, M, M) of
+            booleans for M tokens; None where all may attend to all.
         records: What auxiliary heads learn from, in training.
         attention: Of the block just run, for a reducer that needs it.
         module: Number of the reducer at work.
@@ -46,6 +49,8 @@ class TokenState(Reductions):
     size: Optional[Tensor] = None
     proportional: bool = True
     mask: Optional[Tensor] = None
+    num_queries: int = 0
+    allowed: Optional[Tensor] = None
     records: List[Union[Route, Decision]] = field(default_factory=list)
     attention: Optional[BlockAttention] = None
     module: int = 0
@@ -59,8 +64,8 @@ class TokenState(Reductions):
 
     @property
     def num_prefix(self) -> int:
-        """P."""
-        return self.origin.num_prefix
+        """Tokens in front of the patches: P, and queries that joined."""
+        return self.origin.num_prefix + self.num_queries
 
     @property
     def image(self) -> Tensor:
@@ -131,27 +136,44 @@ class TokenState(Reductions):
         self.size = self.mask = None
         return self
 
+    def join(self, queries: Tensor) -> 'TokenState':
+        """Put every token back, and queries between the prefix tokens and the
+        patches: (B, P + Q + N, D), for the remaining blocks (EoMT, CVPR
+        2025). From now on they count as prefix tokens.
+
+        Args:
+            queries: The same for every image, (Q, D).
+        """
+        prefix, patches = self.restore().x.tensor_split([self.num_prefix], 1)
+        joined = queries.to(patches.dtype).expand(len(patches), -1, -1)
+        self.x = torch.cat([prefix, joined, patches], dim=1)
+        self.num_queries += len(queries)
+        return self
+
     def fuse(self) -> Tensor:
-        """Last Layer Fusion (Token Cropr, CVPR 2025): all tokens, last block,
-        final norm -> feature map (B, D, h, w)."""
+        """Last Layer Fusion (Token Cropr, CVPR 2025): all tokens, remaining
+        blocks, final norm -> feature map (B, D, h, w)."""
         return self.to_map(self.restore().finish())
 
     def finish(self) -> Tensor:
-        """Current tokens (B, P + K, D) after the last block and final norm
-        of the backbone that this state comes from."""
+        """Current tokens (B, P + K, D) after the remaining blocks and the
+        final norm of the backbone that this state comes from."""
         return self.origin.norm(self.finish_block())
 
     def finish_block(self) -> Tensor:
-        """Current tokens (B, P + K, D) after the last block, not normalised.
+        """Current tokens (B, P + K, D) after the remaining blocks, not
+        normalised.
 
         Raises:
             RuntimeError: If this state comes from no backbone.
         """
-        if self.origin.last_block is None:
+        if not self.origin.rest:
             raise RuntimeError('this TokenState comes from no backbone, so '
                                'there is no last block to run.')
+        for run in self.origin.rest:
+            run(self)
         self.finished = True
-        return self.origin.last_block(self).x
+        return self.x
 
     def to_map(self, tokens: Tensor) -> Tensor:
         """Full sequence (B, P + N, D) -> feature map (B, D, h, w),

@@ -162,7 +162,7 @@ def test_finish_needs_a_backbone():
     state = make_state()
     with pytest.raises(RuntimeError, match='no backbone'):
         state.finish()
-    state.origin.last_block, state.origin.norm = lambda s: s, lambda x: x + 1
+    state.origin.rest, state.origin.norm = (lambda s: s, ), lambda x: x + 1
     assert torch.equal(state.finish(), state.x + 1)
 
 

@@ -42,8 +42,9 @@ class CroprViT(TimmBackbone):
             Layer Fusion) and returns feature maps, for any head (heads of
             mmseg stretch the map over the image, which for an image off the
             patch size includes some padding); 'tokens'
-            stops before the last block and returns a :class:`TokenState` for
-            a neck such as ``mmcropr.LLFNeck``.
+            stops before that block and returns a :class:`TokenState` for
+            a neck such as ``mmcropr.LLFNeck``, or a head such as
+            ``mmcropr.EoMTHead``, which runs what remains.
         out_indices: With 'featmap', blocks whose maps are returned. Maps of
             blocks before the last are not normalised and hold pruned
             patches as they left. Nothing runs behind the last of these.
@@ -54,9 +55,10 @@ class CroprViT(TimmBackbone):
             block that fuses has none (Cropr).
         fuse_at: Block before which all tokens are put back: by default the
             last one (Last Layer Fusion), an earlier one to run more blocks on
-            all tokens; negative numbers count from the end. None never puts
-            them back, for a neck that pools what is left. Reducers follow
-            blocks before it.
+            all tokens, or to let queries join there; negative numbers count
+            from the end. None never puts them back, for a neck that pools
+            what is left, and 'tokens' then stops before the last block.
+            Reducers follow blocks before it.
         frozen_stages: -1 freezes nothing, 0 the embeddings, n also the first
             n blocks.
         with_cp: Gradient checkpointing of the blocks.
@@ -90,7 +92,7 @@ class CroprViT(TimmBackbone):
         self.out_type = out_type
         self.fuse_at = self._check_fuse_at(fuse_at, len(self.vit.blocks))
         self.trunk = trunk_class(self.vit)(
-            self.vit, with_cp, fuses=self.fuse_at is not None)
+            self.vit, with_cp, self.fuse_at)
         self.out_indices = self._check_indices(out_indices)
         self._progress: Progress = (1, 1)
         self.schedule: Optional[PruningSchedule] = None
@@ -223,7 +225,7 @@ class CroprViT(TimmBackbone):
         return lengths
 
     def forward(self, image: Tensor) -> Union[TokenState, FeatureMaps]:
-        """Run all blocks, or with 'tokens' all but the last.
+        """Run all blocks, or with 'tokens' those before ``fuse_at``.
 
         Args:
             image: (B, C, H, W).
@@ -240,20 +242,23 @@ class CroprViT(TimmBackbone):
         trunk = self.trunk
         state = trunk.embed(image)
         plan = self.plan(state.grid)
-        found = []
-        for number in range(min(trunk.depth - 1, max(self.out_indices) + 1)):
+        hands_over = self.out_type == 'tokens'
+        outputs = []
+        for number in range(
+                trunk.stop if hands_over else max(self.out_indices) + 1):
             if number == self.fuse_at:
                 state.restore()
             state = self.run_block(number, state, plan.get(number))
+            state.finished = number == trunk.depth - 1
             if number in self.out_indices:
-                found.append(state.full())
-        if self.out_type == 'tokens':
+                tokens = state.full()
+                outputs.append(
+                    trunk.vit.norm(tokens) if state.finished else tokens)
+        if hands_over:
             return state
-        if trunk.depth - 1 in self.out_indices:
-            found.append(state.restore().finish())
         return FeatureMaps(
-            map(state.to_map, found), state,
-            (x[:, :state.num_prefix].clone() for x in found))
+            map(state.to_map, outputs), state,
+            (x[:, :state.num_prefix].clone() for x in outputs))
 
     def plan(self, grid: Tuple[int, int]) -> Dict[int, Tuple[int, int]]:
         """Block -> (which reducer follows it, length to reach)."""

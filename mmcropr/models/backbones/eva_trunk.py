@@ -1,6 +1,7 @@
 # Copyright (c) mmcropr contributors.
 from typing import Any, Optional, Tuple
 
+import torch
 from timm.models.eva import checkpoint_filter_fn
 from torch import Tensor, nn
 
@@ -23,7 +24,8 @@ class EvaTrunk(Trunk):
 
         As timm made them while all patches are there, else (B, 1, K, R) or,
         where every block has its own, (B, heads, K, R): with the head axis,
-        as without it timm would take the batch for heads.
+        as without it timm would take the batch for heads. Queries in front of
+        the patches are not turned.
         """
         rope, index = state.origin.rope, state.index
         if rope is None:
@@ -31,7 +33,7 @@ class EvaTrunk(Trunk):
         mixed = getattr(self.vit, 'rope_mixed', False)
         table = rope[number] if mixed else rope
         if index is None:
-            return table
+            return self._with_queries(table, state.num_queries)
         if mixed:
             return table[:, index].transpose(0, 1)
         cached = state.cache.get('rope')
@@ -39,6 +41,17 @@ class EvaTrunk(Trunk):
             cached = (index, table[index][:, None])
             state.cache['rope'] = cached
         return cached[1]
+
+    @staticmethod
+    def _with_queries(table: Tensor, count: int) -> Tensor:
+        """A table (..., N, R), R / 2 sines before R / 2 cosines, behind
+        ``count`` rows that turn nothing."""
+        if not count:
+            return table
+        still = torch.zeros_like(table[..., :1, :])
+        still[..., table.shape[-1] // 2:] = 1
+        rows = still.expand(*still.shape[:-2], count, -1)
+        return torch.cat([rows, table], dim=-2)
 
     def _whole(self, block: nn.Module, x: Tensor, rope: Optional[Tensor],
                bias: Optional[Tensor]) -> Tensor:

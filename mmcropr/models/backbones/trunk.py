@@ -34,7 +34,9 @@ class Trunk:
     Args:
         vit: As made by :func:`build_vit`.
         with_cp: Recompute blocks in the backward pass to save memory.
-        fuses: Whether all tokens shall be put back before the last block.
+        fuse_at: Block before which all tokens are put back, and before which
+            'tokens' are handed over; None never puts them back, and hands
+            over before the last block.
     """
 
     #: Keys and shapes of published checkpoints -> those of the model
@@ -44,9 +46,10 @@ class Trunk:
     def __init__(self,
                  vit: nn.Module,
                  with_cp: bool = False,
-                 fuses: bool = True) -> None:
-        self.vit, self.with_cp, self.fuses = vit, with_cp, fuses
-        self.depth = len(vit.blocks)
+                 fuse_at: Optional[int] = -1) -> None:
+        self.vit, self.with_cp = vit, with_cp
+        self.depth, self.fuses = len(vit.blocks), fuse_at is not None
+        self.stop = (fuse_at if self.fuses else -1) % self.depth
         self.embed_dim: int = vit.embed_dim
         self.num_prefix: int = vit.num_prefix_tokens
         self.patch_size: Tuple[int, int] = tuple(vit.patch_embed.patch_size)
@@ -99,14 +102,21 @@ class Trunk:
                 image_size=(size[0], size[1]),
                 rope=rope,
                 fuses=self.fuses,
-                last_block=partial(self.block, self.depth - 1),
+                rest=tuple(
+                    partial(self.block, number)
+                    for number in range(self.stop, self.depth)),
                 norm=self.vit.norm))
 
     @staticmethod
     def bias_of(state: TokenState) -> Optional[Tensor]:
         """What is added to the attention logits, (B, 1, 1, P + K): a token
         that stands for n of them counts n times (ToMe), one that only fills
-        up not at all; None if there are neither."""
+        up not at all; (B, 1, M, M) where not all M may attend to all; None if
+        there is nothing to add."""
+        if state.allowed is not None:
+            bias = torch.zeros_like(
+                state.allowed, dtype=product_dtype(state.x))
+            return bias.masked_fill(~state.allowed, -torch.inf)[:, None]
         size = state.size if state.proportional else None
         mask = state.mask
         if mask is not None and mask.is_floating_point():

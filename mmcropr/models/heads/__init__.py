@@ -21,6 +21,21 @@ else:
     from .linear_head import LinearHead
     from .seg_head import CroprSegHead
 
+# Masks are matched by mmdet; its mmcv without ops fails only here.
+try:
+    import mmdet.models  # noqa: F401
+except (ImportError, AssertionError) as error:
+    EoMTHead = register_missing(MODELS, 'EoMTHead', 'mmdet', error)
+    EoMTSegHead = register_missing(MODELS, 'EoMTSegHead', 'mmdet', error)
+else:
+    from .eomt_head import EoMTHead
+    try:
+        import mmseg.models  # noqa: F401
+    except (ImportError, AssertionError) as error:
+        EoMTSegHead = register_missing(MODELS, 'EoMTSegHead', 'mmseg', error)
+    else:
+        from .eomt_seg_head import EoMTSegHead
+
 # mmpretrain is an extra that only classification needs.
 try:
     import mmpretrain  # noqa: F401
@@ -36,5 +51,6 @@ else:
 __all__ = [
     'Aggregator', 'AuxiliaryHead', 'CroprClsHead', 'CroprDepthHead',
     'CroprMultiLabelHead', 'CroprSegHead', 'DPTDepthHead',
-    'DynamicViTClsHead', 'DynamicViTHead', 'LinearHead', 'StateHead'
+    'DynamicViTClsHead', 'DynamicViTHead', 'EoMTHead', 'EoMTSegHead',
+    'LinearHead', 'StateHead'
 ]
