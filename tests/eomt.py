@@ -27,10 +27,11 @@ def backbone(cfg: dict, **options: Any) -> dict:
         num_heads=cfg['num_heads'], mlp_ratio=cfg['mlp_ratio'],
         reg_tokens=cfg['reg_tokens'], no_embed_class=True,
         init_values=1e-5)  # yapf: disable
-    return dict(
+    own = dict(
         type='mmcropr.CroprViT', arch=arch, img_size=cfg['img_size'],
         patch_size=cfg['patch_size'], out_type='tokens',
-        fuse_at=-cfg['num_blocks'], **options)  # yapf: disable
+        fuse_at=-cfg['num_blocks'])  # yapf: disable
+    return {**own, **options}
 
 
 def detector_cfg(cfg: dict,

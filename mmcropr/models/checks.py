@@ -70,7 +70,11 @@ def check_model(model: nn.Module) -> None:
     _check_trackers(model)
     for owner, scope in _owners(model):
         backbone = owner.backbone
-        _check_necks(owner, backbone)
+        joined = _head_of_tokens(owner)
+        if joined is None:
+            _check_necks(owner, backbone)
+        else:
+            joined.check_backbone(backbone)
         check_pyramid(owner)
         main = getattr(owner, 'decode_head', getattr(owner, 'head', None))
         _check_width(owner, main, backbone.trunk.embed_dim)
@@ -106,6 +110,19 @@ def _check_trackers(model: nn.Module) -> None:
                 'would learn nothing: give it the plain detector and a '
                 'reducer that needs no such head, or train the detector '
                 'first.')
+
+
+def _head_of_tokens(owner: nn.Module) -> Optional[nn.Module]:
+    """The head of a model that runs the remaining blocks itself, if it has
+    one; no neck may do so before it."""
+    heads = (getattr(owner, name, None) for name in DENSE_HEADS)
+    head = next((h for h in heads if getattr(h, 'takes_tokens', False)), None)
+    necks = _necks_of(owner)
+    if head is not None and necks:
+        raise ValueError(
+            f'{type(head).__name__} takes the tokens of the backbone itself: '
+            f'leave the neck ({type(necks[0]).__name__}) out.')
+    return head
 
 
 def _check_necks(owner: nn.Module, backbone: CroprViT) -> None:

@@ -48,7 +48,13 @@ def build_for_inference(cfg: Union[Config, str]) -> nn.Module:
     """
     cfg = Config.fromfile(cfg) if isinstance(cfg, str) else cfg
     init_default_scope(cfg.get('default_scope', 'mmengine'))
-    model = MODELS.build(plain_model(cfg.model)).eval()
+    model_cfg = plain_model(cfg.model)
+    for name in ('panoptic_head', 'decode_head'):
+        head = model_cfg.get(name)
+        if head is not None and any(
+                _is(head.type, kind) for kind in ('EoMTHead', 'EoMTSegHead')):
+            head.masked_attention = False  # as after its annealing
+    model = MODELS.build(model_cfg).eval()
     if hasattr(model.backbone, 'fold_queries'):
         model.backbone.fold_queries()
     return model

@@ -61,7 +61,8 @@ def plain_config(cfg: Config) -> Config:
 def _only_trains(hook: Any) -> bool:
     return hook is not None and any(
         name in str(hook['type'])
-        for name in ('PruningCurriculumHook', 'FiniteLossHook'))
+        for name in ('PruningCurriculumHook', 'FiniteLossHook',
+                     'MaskAnnealingHook'))
 
 
 def build(cfg: Config, checkpoint: str) -> nn.Module:

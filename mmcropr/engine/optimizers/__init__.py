@@ -1,4 +1,7 @@
 # Copyright (c) mmcropr contributors.
+from .eomt_constructor import EoMTOptimWrapperConstructor
 from .layer_decay import LayerDecayOptimWrapperConstructor
 
-__all__ = ['LayerDecayOptimWrapperConstructor']
+__all__ = [
+    'EoMTOptimWrapperConstructor', 'LayerDecayOptimWrapperConstructor'
+]

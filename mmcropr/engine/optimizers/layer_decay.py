@@ -1,6 +1,6 @@
 # Copyright (c) mmcropr contributors.
 from collections import defaultdict
-from typing import Any, List
+from typing import Any, Dict, List, Tuple
 
 from mmengine.optim import DefaultOptimWrapperConstructor
 from torch import nn
@@ -49,21 +49,31 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         super().add_params(params, module, prefix, **kwargs)
         if prefix:
             return  # not the outermost call: mmengine recurses
-        scales = self._scales(module)
+        scales, marks = self._scales(module), self._marks(module)
         groups = defaultdict(list)
         for group in params:
             settings = {k: v for k, v in group.items() if k != 'params'}
             for param in group['params']:
                 scale = scales.get(param, 1.)
                 lr = settings.get('lr', self.base_lr) * scale
-                key = tuple(sorted({**settings, 'lr': lr}.items()))
+                key = tuple(sorted(
+                    {**settings, 'lr': lr, **marks.get(param, {})}.items()))
                 groups[key].append(param)
         params[:] = [
             dict(params=ps, **dict(key)) for key, ps in groups.items()
         ]
 
-    def _scales(self, model: nn.Module) -> dict:
-        """Parameter -> factor, for the backbone's parameters."""
+    def _scale(self, depth: int, total: int) -> float:
+        """Factor of the learning rate at a depth."""
+        return self.decay_rate**(total - 1 - depth)
+
+    def _marks(self, model: nn.Module) -> Dict[nn.Parameter, Dict[str, Any]]:
+        """Parameter -> what its group says besides, for schedulers."""
+        return {}
+
+    @staticmethod
+    def _backbones(model: nn.Module) -> List[Tuple[str, nn.Module]]:
+        """Every module that tells depths, behind the prefix of its name."""
         # A classifier of mmpretrain has one too, that asks its backbone.
         places = [(name + '.' if name else '', m)
                   for name, m in model.named_modules()
@@ -72,9 +82,13 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         if not places:
             raise ValueError(f'{type(model).__name__} has no module with '
                              'get_layer_depth, so no layer-wise decay.')
+        return places
+
+    def _scales(self, model: nn.Module) -> Dict[nn.Parameter, float]:
+        """Parameter -> factor, for the backbone's parameters."""
         scales = {}
-        for prefix, backbone in places:
+        for prefix, backbone in self._backbones(model):
             for name, param in backbone.named_parameters():
                 depth, total = backbone.get_layer_depth(prefix + name, prefix)
-                scales[param] = self.decay_rate**(total - 1 - depth)
+                scales[param] = self._scale(depth, total)
         return scales

@@ -278,6 +278,7 @@ class EoMTHead(Mask2FormerHead):
             ValueError: If masks have another size than the images, or there
                 are stuff classes and a sample comes without their map.
         """
+        self._check_state(x)
         for sample in batch_data_samples:
             self._check_sample(sample, tuple(x.image.shape[-2:]))
         return super().loss(x, batch_data_samples, *args)

@@ -1,0 +1,4 @@
+# Copyright (c) mmcropr contributors.
+from .two_stage_poly import TwoStagePolyLR
+
+__all__ = ['TwoStagePolyLR']
