@@ -211,7 +211,7 @@ def panoptic_detector(cfg, auxiliary, **reducer):
 
 
 @pytest.mark.parametrize('kind, reducer, options', [
-    ('CroprMultiLabelHead', dict(), dict(with_stuff=True)),
+    ('CroprMultiLabelHead', dict(), dict()),
     ('CroprSegHead', dict(num_queries='patch'), dict()),
 ])
 def test_trains_cropr(reference, kind, reducer, options):
@@ -227,7 +227,7 @@ def test_trains_cropr(reference, kind, reducer, options):
 def test_stuff_counts_for_the_auxiliary_head(reference):
     model = panoptic_detector(
         reference[0],
-        dict(type='mmcropr.CroprMultiLabelHead', with_stuff=True))
+        dict(type='mmcropr.CroprMultiLabelHead'))
     truth = samples(reference[1])
     state = model.detector.extract_feat(image_of(reference))
     found = model.auxiliary_head.targets(state, truth)
@@ -236,5 +236,5 @@ def test_stuff_counts_for_the_auxiliary_head(reference):
         row[reference[1][f'target.{number}.labels']] = 1
     assert torch.equal(found, wanted)
     del truth[0].gt_sem_seg
-    with pytest.raises(ValueError, match='with_stuff=True reads'):
+    with pytest.raises(ValueError, match='classes from 3 on are stuff'):
         model.auxiliary_head.targets(state, truth)
