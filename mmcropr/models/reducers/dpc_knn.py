@@ -8,6 +8,7 @@ from mmcropr.registry import MODELS
 from mmcropr.structures import Merge, TokenState
 
 from .base import TokenReducer
+from .distances import pairwise_distances
 
 
 @torch.no_grad()
@@ -26,9 +27,7 @@ def density_peaks(patches: Tensor, num_clusters: int, num_neighbours: int,
         patch.
     """
     batch, length, dim = patches.shape
-    distance = torch.cdist(
-        patches.float(), patches.float(),
-        compute_mode='donot_use_mm_for_euclid_dist') / dim**.5
+    distance = pairwise_distances(patches) / dim**.5
     nearest = distance.topk(
         min(num_neighbours, length), largest=False, sorted=False)[0]
     density = (-nearest.square().mean(-1)).exp() + jitter

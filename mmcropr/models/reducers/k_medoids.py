@@ -8,6 +8,7 @@ from mmcropr.registry import MODELS
 from mmcropr.structures import Merge, TokenState, take_rows
 
 from .base import TokenReducer
+from .distances import pairwise_distances
 
 # Rows of an attention matrix that are computed together
 QUERIES_AT_ONCE = 256
@@ -110,9 +111,7 @@ class KMedoids(TokenReducer):
             return state
         patches, count = state.patches, length - state.num_prefix
         with torch.no_grad():
-            points = patches.float()
-            distance = torch.cdist(
-                points, points, compute_mode='donot_use_mm_for_euclid_dist')
+            distance = pairwise_distances(patches)
             if self.weighted:
                 weights = received_attention(state)
                 medoids = weights.topk(count)[1]
