@@ -27,6 +27,7 @@ setup(
     author='mmcropr contributors',
     license='Apache-2.0',
     packages=find_packages(include=['mmcropr', 'mmcropr.*']),
+    package_data={'mmcropr.visualization': ['explorer.html']},
     python_requires='>=3.10',
     install_requires=parse_requirements('requirements.txt'),
     extras_require={

@@ -13,7 +13,7 @@ LAYERS = ['mmcropr.version', 'mmcropr.utils', 'mmcropr.registry',
           'mmcropr.models.backbones', 'mmcropr.models.necks',
           'mmcropr.models.heads', 'mmcropr.models.checks',
           'mmcropr.models.classifiers', 'mmcropr.models.detectors',
-          'mmcropr.models', 'mmcropr.engine',
+          'mmcropr.models', 'mmcropr.visualization', 'mmcropr.engine',
           'mmcropr', 'tools']
 FILES = sorted(
     p.relative_to(ROOT).as_posix() for folder in ('mmcropr', 'tools')

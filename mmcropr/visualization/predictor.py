@@ -1,0 +1,170 @@
+# Copyright (c) mmcropr contributors.
+"""Predictions of a trained model of any host for pictures of one's own."""
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Dict, List, NamedTuple, Optional
+
+import mmcv
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.registry import DATASETS, MODELS, VISUALIZERS, init_default_scope
+from mmengine.runner import load_checkpoint
+
+from mmcropr.models.checks import find_backbone
+from mmcropr.utils.build import plain_model
+from mmcropr.utils.checkpoint import check_checkpoint
+from mmcropr.utils.loading import load_file
+from mmcropr.utils.logs import import_hosts
+
+from .fates import Fates, record_fates
+
+
+class Picture(NamedTuple):
+    """What a model made of a picture.
+
+    Args:
+        image: What the model saw, without padding, (H, W, 3), uint8, RGB.
+        result: Data sample of the host, with the prediction.
+        fates: Of its patches; of every window where it saw several, none
+            without a reducer.
+        seconds: That the model took, preprocessing left out.
+    """
+    image: np.ndarray
+    result: Any
+    fates: List[Fates]
+    seconds: float
+
+
+class Predictor:
+    """A trained segmentor, detector or classifier with a CroprViT.
+
+    Args:
+        config: Of the training, or a path to it.
+        checkpoint: Of the training.
+        device: To run on.
+
+    Raises:
+        ValueError: If the checkpoint is of another config, or the backbone
+            no CroprViT.
+        OSError: If a file is not there.
+    """
+
+    def __init__(self,
+                 config: Any,
+                 checkpoint: str,
+                 device: str = 'cpu') -> None:
+        cfg = config if isinstance(config, Config) else Config.fromfile(config)
+        self.cfg, self.device = cfg, torch.device(device)
+        import_hosts(cfg)
+        self.host = cfg.get('default_scope', 'mmengine')
+        init_default_scope(self.host)
+        self.model = MODELS.build(plain_model(cfg.model)).eval()
+        self.backbone = find_backbone(self.model)
+        content = load_file(checkpoint)
+        state = content.get('state_dict', content)
+        if any(key.startswith('detector.') for key in state):
+            # Of a CroprDetector, which wraps the detector
+            state = {
+                key[len('detector.'):]: value
+                for key, value in state.items() if key.startswith('detector.')
+            }
+        self._load(dict(content, state_dict=state), checkpoint)
+        self.model.to(self.device)
+        self.pipeline = Compose(_pipeline(cfg))
+        meta = content.get('meta', {}).get('dataset_meta', {})
+        self.meta = {key.lower(): value for key, value in meta.items()}
+
+    def _load(self, content: dict, name: str) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = str(Path(folder, Path(name).name))
+            torch.save(dict(state_dict=content['state_dict']), path)
+            check_checkpoint(self.model, path)
+            load_checkpoint(self.model, path, 'cpu', logger='silent')
+
+    def __call__(self, path: Path) -> Picture:
+        """Predict for an image file.
+
+        Raises:
+            ValueError: If it cannot be read as an image.
+        """
+        if mmcv.imread(str(path)) is None:
+            raise ValueError(f'{path} cannot be read as an image')
+        init_default_scope(self.host)
+        data = self.pipeline(dict(img_path=str(path), img_id=0))
+        return self.predict(data)
+
+    @torch.no_grad()
+    def predict(self, data: Dict[str, Any]) -> Picture:
+        """Predict for a sample as the pipeline packs it."""
+        batch = pseudo_collate([data])
+        image = data['inputs']
+        image = image[0] if isinstance(image, list) else image
+        with record_fates(self.backbone) as found:
+            start = self._now()
+            result = self.model.test_step(batch)[0]
+            seconds = self._now() - start
+        pixels = image.permute(1, 2, 0).cpu().numpy()
+        if self.cfg.model.get('data_preprocessor', {}).get(
+                'bgr_to_rgb', True):
+            pixels = pixels[..., ::-1]
+        return Picture(
+            np.ascontiguousarray(pixels), result,
+            [fates for batch in found for fates in batch], seconds)
+
+    def _now(self) -> float:
+        if self.device.type == 'cuda':
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    def test_set(self) -> Any:
+        """The data set of the config's test, with labels."""
+        init_default_scope(self.host)
+        return DATASETS.build(self.cfg.test_dataloader.dataset)
+
+    def draw(self, picture: Picture, truth: bool = False) -> np.ndarray:
+        """Prediction or ground truth on the image, by the visualizer of the
+        host, (H, W, 3), uint8, RGB."""
+        init_default_scope(self.host)
+        kind = self.cfg.get('visualizer') or dict(
+            mmseg=dict(type='SegLocalVisualizer'),
+            mmdet=dict(type='DetLocalVisualizer'),
+            mmpretrain=dict(type='UniversalVisualizer'))[self.host]
+        visualizer = VISUALIZERS.build({
+            **{key: value for key, value in kind.items()
+               if key not in ('vis_backends', 'save_dir', 'name')},
+            'name': f'pictures{id(picture)}'})
+        visualizer.dataset_meta = self.meta
+        result, image = picture.result, picture.image
+        with tempfile.TemporaryDirectory() as folder:
+            out = str(Path(folder, 'picture.png'))
+            if self.host == 'mmpretrain':
+                visualizer.visualize_cls(
+                    image, result, classes=self.meta.get('classes'),
+                    draw_gt=truth, draw_pred=not truth, out_file=out)
+            else:
+                size = result.metainfo.get('ori_shape', image.shape)[:2]
+                image = mmcv.imresize(image, (size[1], size[0]))
+                options = dict(with_labels=False) if (
+                    self.host == 'mmseg') else dict(pred_score_thr=0.3)
+                visualizer.add_datasample(
+                    'picture', image, result, draw_gt=truth,
+                    draw_pred=not truth, out_file=out, **options)
+            return mmcv.imread(out, channel_order='rgb')
+
+
+def _pipeline(cfg: Config) -> List[dict]:
+    """That of the test, without labels."""
+    return [
+        step for step in cfg.test_dataloader.dataset.pipeline
+        if not str(step['type']).split('.')[-1].startswith('Load')
+        or 'Annotation' not in str(step['type'])
+    ]
+
+
+def truth_of(result: Any) -> Optional[str]:
+    """Name of the ground truth that a data sample has, if it has any."""
+    names = ('gt_sem_seg', 'gt_instances', 'gt_label')
+    return next((name for name in names if name in result), None)
