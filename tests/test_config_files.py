@@ -111,6 +111,9 @@ def main_head(model: ConfigDict) -> Tuple[ConfigDict, int]:
         width, = set(model.decode_head.in_channels)
         return (model.neck[1] if pyramid else
                 ConfigDict(in_channels=width)), None
+    if 'panoptic_head' in model:
+        head = model.panoptic_head
+        return head, head.num_things_classes + head.num_stuff_classes
     if isinstance(model.neck, list):  # of a detector
         classes = re.search(r"num_classes': (\d+)", str(model.to_dict()))[1]
         return model.neck[1], int(classes)

@@ -21,11 +21,13 @@ from tests.utils import REDUCERS, ROOT, shrink_sizes
 CONFIGS = sorted(
     p.relative_to(ROOT).as_posix() for p in ROOT.glob('configs/*/*.py')
     if p.parent.name != '_base_')
-DETECTORS = [name for name in CONFIGS if 'rcnn' in name or 'coco' in name]
+EOMT = [n for n in CONFIGS if 'eomt' in n and 'ade20k-512' not in n]
+DETECTORS = [n for n in CONFIGS
+             if ('rcnn' in n or 'coco' in n) and 'eomt' not in n]
 CLASSIFIERS = [n for n in CONFIGS if 'in1k' in n or 'digits-classes' in n]
 DEPTH = [name for name in CONFIGS if '-depth_' in name]
 SEGMENTORS = sorted(
-    set(CONFIGS) - set(DETECTORS) - set(CLASSIFIERS) - set(DEPTH))
+    set(CONFIGS) - set(EOMT) - set(DETECTORS) - set(CLASSIFIERS) - set(DEPTH))
 SIZE = 64
 
 
@@ -46,11 +48,18 @@ def shrink_backbone(backbone: ConfigDict) -> None:
             arch.update(
                 qkv_fused=False, swiglu_mlp=True, scale_mlp=True,
                 use_rot_pos_emb=True, ref_feat_shape=(16, 16))
-        elif 'reg4' in name:
+        elif 'reg4' in name or 'dinov3' in name:
             arch.update(reg_tokens=4, no_embed_class=True, init_values=1e-5)
+        if 'dinov3' in name:
+            arch.update(
+                family='eva', num_reg_tokens=arch.pop('reg_tokens'),
+                use_abs_pos_emb=False, use_rot_pos_emb=True,
+                rope_type='dinov3', rope_temperature=100.)  # yapf: disable
     patch = backbone.get('patch_size') or 16
     backbone.arch = ConfigDict(arch)
     backbone.update(img_size=SIZE, patch_size=patch, pretrained=False)
+    if 'fuse_at' in backbone and backbone.fuse_at:
+        backbone.fuse_at = -2
     backbone.pop('init_cfg', None)
     reducers = reducers_of(backbone)
     for number, reducer in enumerate(reducers):
@@ -76,6 +85,8 @@ def shrink(cfg: Config) -> ConfigDict:
     shrink_backbone(model.backbone)
     model.data_preprocessor.update(size=(SIZE, SIZE), test_cfg=None)
     model.decode_head.in_channels = 32
+    if 'num_blocks' in model.decode_head:
+        model.decode_head.num_blocks = 2
     model.pop('init_cfg', None)
     shrink_auxiliary(model)
     if model.test_cfg.mode == 'slide':

@@ -61,7 +61,7 @@ def schedule(optimizer, end, *warm_up, **options):
     return PARAM_SCHEDULERS.build(
         dict(type='TwoStagePolyLR', optimizer=optimizer, end=end,
              warm_up_new=warm_up[0], warm_up_pretrained=warm_up[1],
-             **options))  # yapf: disable
+             **{'by_epoch': False, **options}))  # yapf: disable
 
 
 def two_groups():
@@ -111,6 +111,8 @@ def test_resumed():
 def test_refuses():
     with pytest.raises(ValueError, match='warm_up_new=5 .* fewer than the 10'):
         schedule(two_groups(), 10, 5, 5)
+    with pytest.raises(ValueError, match='set by_epoch=False'):
+        schedule(two_groups(), 10, 1, 1, by_epoch=True)
     with pytest.raises(ValueError, match='EoMTOptimWrapperConstructor'):
         schedule(torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=1.), 10, 1,
                  1)

@@ -24,10 +24,10 @@ def made(tmp_path_factory: TempPathFactory) -> Path:
 def test_files_and_marker(made: Path) -> None:
     names = contents(made)
     for split, count in COUNTS.items():
-        for kind in ('images', 'labels'):
+        for kind in ('images', 'labels', 'panoptic'):
             for index in range(count):
                 assert f'{kind}/{split}/{index:06d}.png' in names
-    assert len(names) == 2 * 9 + 2 * 3 + 1
+    assert len(names) == 3 * 9 + 2 * 4 + 1
     marker = json.loads(names['digits_scenes.json'])
     assert marker['arguments']['num_scenes'] == COUNTS
     assert len(marker['classes']) == len(marker['palette']) == 11
@@ -97,7 +97,7 @@ def test_more_scenes_keep_the_first(made: Path, tmp_path: Path) -> None:
     before = contents(made)
     after = contents(make(tmp_path / 'more', '--num-train', '8'))
     pngs = [name for name in before if name.endswith('.png')]
-    assert len(pngs) == 18
+    assert len(pngs) == 27
     assert all(before[name] == after[name] for name in pngs)
     assert after['meta/train.txt'].startswith(before['meta/train.txt'])
 

@@ -15,6 +15,12 @@ CATEGORIES = [
     for number in range(1, len(CLASSES))
 ]
 BACKGROUND = 1.25  # its distance to that of the smallest digit
+# Panoptic: the background in two, behind the categories of the digits
+STUFF = ('ground', 'clutter')
+PANOPTIC_CATEGORIES = [dict(c, isthing=1) for c in CATEGORIES] + [
+    dict(id=len(CLASSES) + i, name=name, supercategory='background', isthing=0)
+    for i, name in enumerate(STUFF)
+]
 PALETTE = ((0, 0, 0), (230, 60, 50), (60, 170, 70), (250, 210, 40),
            (50, 100, 220), (240, 130, 40), (140, 50, 170), (70, 200, 220),
            (230, 70, 200), (160, 210, 60), (250, 170, 180))
@@ -101,3 +107,32 @@ def annotate(scene: Scene, image_id: int, first_id: int,
                 iscrowd=0,
                 segmentation=encode(mask)))
     return annotations
+
+
+def panoptic_map(scene: Scene) -> Tuple[np.ndarray, List[Dict[str, Any]]]:
+    """Panoptic annotation of a scene: one segment per digit, ground, clutter.
+
+    Returns:
+        The map, (H, W, 3) uint8 RGB, of numbers R + 256 G + 256 ** 2 B, and
+        ``segments_info`` as COCO has it.
+    """
+    owner = scene.owner.copy()
+    first = len(scene.classes) + 1
+    ground = owner == 0
+    owner[ground] = first + scene.clutter[ground]
+    labels = [label + 1 for label in scene.classes]
+    labels += [c['id'] for c in PANOPTIC_CATEGORIES if not c['isthing']]
+    segments = []
+    for number, category in enumerate(labels, 1):
+        mask = owner == number
+        if mask.any():
+            segments.append(
+                dict(
+                    id=number,
+                    category_id=category,
+                    bbox=list(cv2.boundingRect(mask.astype(np.uint8))),
+                    area=int(mask.sum()),
+                    iscrowd=0))
+    image = np.zeros((*owner.shape, 3), np.uint8)
+    image[..., 0] = owner  # fewer than 256 segments
+    return image, segments

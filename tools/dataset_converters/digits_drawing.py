@@ -46,15 +46,16 @@ class Scene:
 
     Args:
         image: RGB image, (H, W, 3) uint8.
-        owner: Which digit is seen at a pixel, (H, W) int64: 0 for the
-            background, k + 1 for digit k.
+        owner: Digit at every pixel, (H, W) int64: 0 for none, k + 1 for k.
         classes: Class 0..9 of each digit, in drawing order.
         sizes: Side of each digit, px, before rotation.
+        clutter: Whether clutter was drawn at a pixel, (H, W) bool.
     """
     image: np.ndarray
     owner: np.ndarray
     classes: List[int]
     sizes: List[float]
+    clutter: np.ndarray
 
 
 def draw_background(rng: np.random.Generator, height: int,
@@ -207,11 +208,12 @@ def _pick_colour(rng: np.random.Generator, touched: np.ndarray) -> np.ndarray:
 
 
 def _paste(rng: np.random.Generator, canvas: np.ndarray, alpha: np.ndarray,
-           top: int, left: int) -> None:
-    """Blend a shape, which may reach over the border, into the canvas."""
-    window = canvas[max(0, top):top + len(alpha),
-                    max(0, left):left + alpha.shape[1]]
-    rows, cols = max(0, -top), max(0, -left)
+           top: int, left: int, drawn: np.ndarray) -> None:
+    """Blend a shape, which may reach over the border, into the canvas, and
+    note in ``drawn``, (H, W) bool, where it is."""
+    place = (slice(max(0, top), top + len(alpha)),
+             slice(max(0, left), left + alpha.shape[1]))
+    window, (rows, cols) = canvas[place], (max(0, -top), max(0, -left))
     alpha = alpha[rows:rows + window.shape[0], cols:cols + window.shape[1]]
     if not alpha.any():
         return
@@ -220,17 +222,21 @@ def _paste(rng: np.random.Generator, canvas: np.ndarray, alpha: np.ndarray,
     touched = touched[::len(touched) // 200 + 1]
     if len(touched):
         window += alpha[..., None] * (_pick_colour(rng, touched) - window)
+    drawn[place] |= alpha >= .5
 
 
 def _draw_clutter(rng: np.random.Generator, canvas: np.ndarray,
-                  images: np.ndarray, settings: SceneSettings) -> None:
-    """Draw strokes, arcs, rectangles, blobs and scrambled digits."""
+                  images: np.ndarray, settings: SceneSettings) -> np.ndarray:
+    """Draw strokes, arcs, rectangles, blobs and scrambled digits; returns
+    where, (H, W) bool."""
+    drawn = np.zeros(canvas.shape[:2], bool)
     low, high = settings.digit_size
     cells = canvas.shape[0] * canvas.shape[1] / ((low + high) / 2)**2
     for _ in range(round(settings.clutter * ITEMS_PER_CELL * cells)):
         alpha = _clutter_alpha(rng, images, rng.uniform(low, high))
         corner = rng.uniform(0, canvas.shape[:2]) - np.array(alpha.shape) / 2
-        _paste(rng, canvas, alpha, int(corner[0]), int(corner[1]))
+        _paste(rng, canvas, alpha, int(corner[0]), int(corner[1]), drawn)
+    return drawn
 
 
 def _find_place(rng: np.random.Generator, owner: np.ndarray, mask: np.ndarray,
@@ -265,9 +271,9 @@ def draw_scene(images: np.ndarray, targets: np.ndarray, split: int, index: int,
         np.random.default_rng([settings.seed, split, index, stream])
         for stream in range(4))
     canvas = draw_background(ground, settings.height, settings.width)
-    _draw_clutter(clutter, canvas, images, settings)
+    drawn = _draw_clutter(clutter, canvas, images, settings)
     owner = np.zeros(canvas.shape[:2], np.int64)
-    scene = Scene(canvas, owner, [], [])
+    scene = Scene(canvas, owner, [], [], drawn)
     areas: List[int] = []
     number = int(layout.integers(*settings.digits, endpoint=True))
     sizes = np.sort(layout.uniform(*settings.digit_size, number)) if (
@@ -281,7 +287,7 @@ def draw_scene(images: np.ndarray, targets: np.ndarray, split: int, index: int,
         mask = alpha >= .5
         place = _find_place(layout, owner, mask, areas)
         if place is not None:
-            _paste(ink, canvas, alpha, *place)
+            _paste(ink, canvas, alpha, *place, np.zeros_like(drawn))
             scene.classes.append(int(targets[pick]))
             scene.sizes.append(size)
             areas.append(int(mask.sum()))

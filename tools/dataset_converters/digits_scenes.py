@@ -2,9 +2,9 @@
 """Make a small real data set: handwritten digits on cluttered backgrounds.
 
 Needs no download: the 1797 digits come with scikit-learn. Every scene is
-written with a label map, COCO instances and image-level labels, so that
-mmseg, mmdet and mmpretrain read the same images, and on request with a depth
-map.
+written with a label map, COCO instances, a panoptic map in COCO's format and
+image-level labels, so that mmseg, mmdet and mmpretrain read the same images,
+and on request with a depth map.
 """
 import argparse
 import json
@@ -26,7 +26,7 @@ from digits_annotations import CLASSES, need  # noqa: E402
 
 SPLITS = ('train', 'val')
 MARKER = 'digits_scenes.json'
-FORMAT = 1  # raise it when the same arguments would draw other scenes
+FORMAT = 2  # raise it when the same arguments write something else
 
 
 def _check_arguments(settings: drawing.SceneSettings,
@@ -86,7 +86,7 @@ def _write_split(root: Path, split: str, images: np.ndarray,
                  targets: np.ndarray, count: int,
                  settings: drawing.SceneSettings, masks: str) -> None:
     """Draw a split from its digits, (S, 8, 8), and write all of it."""
-    maps = ['images', 'labels'] + ['depth'] * settings.depth
+    maps = ['images', 'labels', 'panoptic'] + ['depth'] * settings.depth
     for sub in [f'{name}/{split}' for name in maps] + ['annotations', 'meta']:
         (root / sub).mkdir(parents=True, exist_ok=True)
     coco: Dict[str, Any] = dict(
@@ -94,7 +94,7 @@ def _write_split(root: Path, split: str, images: np.ndarray,
         images=[],
         categories=annotations.CATEGORIES,
         annotations=[])
-    single, multi = [], []
+    single, multi, panoptic = [], [], []
     for index in range(count):
         scene = drawing.draw_scene(images, targets, SPLITS.index(split), index,
                                    settings)
@@ -106,6 +106,10 @@ def _write_split(root: Path, split: str, images: np.ndarray,
             _write_png(
                 root / 'depth' / split / name,
                 annotations.depth_map(scene, settings.digit_size))
+        segments, infos = annotations.panoptic_map(scene)
+        _write_png(root / 'panoptic' / split / name, segments)
+        panoptic.append(
+            dict(image_id=index, file_name=name, segments_info=infos))
         found = annotations.annotate(scene, index,
                                      len(coco['annotations']) + 1, masks)
         coco['annotations'] += found
@@ -116,6 +120,9 @@ def _write_split(root: Path, split: str, images: np.ndarray,
         single.append(f'{name} {main_digit["category_id"] - 1}\n')
         multi.append(dict(img_path=name, gt_label=sorted(set(scene.classes))))
     _write_json(root / f'annotations/instances_{split}.json', coco)
+    coco.update(categories=annotations.PANOPTIC_CATEGORIES,
+                annotations=panoptic)
+    _write_json(root / f'annotations/panoptic_{split}.json', coco)
     _write_json(root / f'meta/{split}_multilabel.json',
                 dict(metainfo=dict(classes=CLASSES[1:]), data_list=multi))
     (root / f'meta/{split}.txt').write_text(''.join(single))

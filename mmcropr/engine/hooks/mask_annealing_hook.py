@@ -46,7 +46,8 @@ class MaskAnnealingHook(Hook):
                  start: Sequence[float],
                  end: Sequence[float],
                  power: float = 0.9) -> None:
-        if len(start) != len(end) or any(a > b for a, b in zip(start, end)):
+        if len(start) != len(end) or any(
+                a > b for a, b in zip(start, end) if type(a) is type(b)):
             raise ValueError(
                 'start and end have one number per block, and none ends '
                 f'before it starts; got start={list(start)}, end={list(end)}')

@@ -33,12 +33,12 @@ class TwoStagePolyLR(LRSchedulerMixin, _ParamScheduler):
         warm_up_new: Steps in which the new parts warm up.
         warm_up_pretrained: Steps after these in which the ViT does.
         power: Exponent.
-        kwargs: ``begin``, ``end`` and so on, as of mmengine's schedulers;
-            ``by_epoch=False`` is the default here.
+        kwargs: ``begin``, ``end`` (of the run by default) and so on, as of
+            mmengine's schedulers; with ``by_epoch=False``.
 
     Raises:
-        ValueError: If both together are as long as the run, or no group is
-            marked.
+        ValueError: If it is by epoch, both warm-ups together are as long as
+            the run, or no group is marked.
     """
 
     def __init__(self,
@@ -47,7 +47,9 @@ class TwoStagePolyLR(LRSchedulerMixin, _ParamScheduler):
                  warm_up_pretrained: int,
                  power: float = 0.9,
                  **kwargs: Any) -> None:
-        kwargs.setdefault('by_epoch', False)
+        if kwargs.get('by_epoch', True):
+            raise ValueError('TwoStagePolyLR counts iterations: set '
+                             'by_epoch=False.')
         total = kwargs.get('end', 0) - kwargs.get('begin', 0)
         if min(warm_up_new, warm_up_pretrained
                ) < 0 or warm_up_new + warm_up_pretrained >= total:

@@ -1,0 +1,4 @@
+# Copyright (c) mmcropr contributors.
+from .panoptic_metric import PanopticMetric
+
+__all__ = ['PanopticMetric']
