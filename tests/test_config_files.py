@@ -114,7 +114,7 @@ def main_head(model: ConfigDict) -> Tuple[ConfigDict, int]:
     if 'panoptic_head' in model:
         head = model.panoptic_head
         return head, head.num_things_classes + head.num_stuff_classes
-    if isinstance(model.neck, list):  # of a detector
+    if isinstance(model.get('neck'), list):  # of a detector
         classes = re.search(r"num_classes': (\d+)", str(model.to_dict()))[1]
         return model.neck[1], int(classes)
     head = model.get('decode_head', model.get('head'))
