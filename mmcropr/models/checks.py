@@ -7,6 +7,7 @@ from mmengine.model import is_model_wrapper
 from torch import nn
 
 from mmcropr.structures import Decision, Route
+from mmcropr.utils.build import head_of_tokens
 
 from .backbones import CroprViT
 from .heads import StateHead
@@ -113,11 +114,8 @@ def _check_trackers(model: nn.Module) -> None:
 
 
 def _head_of_tokens(owner: nn.Module) -> Optional[nn.Module]:
-    """The head of a model that runs the remaining blocks itself, if it has
-    one; no neck may do so before it."""
-    heads = (getattr(owner, name, None) for name in DENSE_HEADS)
-    head = next((h for h in heads if getattr(h, 'takes_tokens', False)), None)
-    necks = _necks_of(owner)
+    """:func:`head_of_tokens`, before which there can be no neck."""
+    head, necks = head_of_tokens(owner), _necks_of(owner)
     if head is not None and necks:
         raise ValueError(
             f'{type(head).__name__} takes the tokens of the backbone itself: '

@@ -1,7 +1,7 @@
 # Copyright (c) mmcropr contributors.
 """Models as they run after training, for the analysis tools."""
 import copy
-from typing import Union
+from typing import Optional, Union
 
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, init_default_scope
@@ -48,26 +48,32 @@ def build_for_inference(cfg: Union[Config, str]) -> nn.Module:
     """
     cfg = Config.fromfile(cfg) if isinstance(cfg, str) else cfg
     init_default_scope(cfg.get('default_scope', 'mmengine'))
-    model_cfg = plain_model(cfg.model)
-    for name in ('panoptic_head', 'decode_head'):
-        head = model_cfg.get(name)
-        if head is not None and any(
-                _is(head.type, kind) for kind in ('EoMTHead', 'EoMTSegHead')):
-            head.masked_attention = False  # as after its annealing
-    model = MODELS.build(model_cfg).eval()
+    model = MODELS.build(plain_model(cfg.model)).eval()
+    head = head_of_tokens(model)
+    if head is not None:
+        head.masked_attention = False  # as after its annealing
     if hasattr(model.backbone, 'fold_queries'):
         model.backbone.fold_queries()
     return model
 
 
+def head_of_tokens(model: nn.Module) -> Optional[nn.Module]:
+    """The head of a model that runs the last blocks of the ViT itself, such
+    as ``mmcropr.EoMTHead``, if it has one."""
+    heads = (getattr(model, name, None)
+             for name in ('panoptic_head', 'decode_head'))
+    return next((h for h in heads if getattr(h, 'takes_tokens', False)), None)
+
+
 class Encoder(nn.Module):
-    """The ViT of a model: image (B, C, H, W) -> feature maps. Of several
-    necks only the first, which runs the last block, is part of it."""
+    """The ViT of a model: image (B, C, H, W) -> feature maps. What runs its
+    last blocks is part of it: the first of several necks, or a head whose
+    queries join there, and the outputs are that head's."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.backbone = model.backbone
-        neck = getattr(model, 'neck', None)
+        neck = head_of_tokens(model) or getattr(model, 'neck', None)
         self.neck = neck[0] if isinstance(neck, nn.Sequential) else neck
 
     def forward(self, image):

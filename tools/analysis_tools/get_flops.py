@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmcropr.models import CroprViT
 from mmcropr.utils.build import (Encoder, WholeModel, build_for_inference,
-                                 plain_model)
+                                 head_of_tokens, plain_model)
 from mmcropr.utils.files import written_whole
 from mmcropr.utils.logs import one_line_errors
 
@@ -56,16 +56,16 @@ def fuses_at(backbone: CroprViT,
     """Block from which on all tokens are there again, None if they are not:
     a neck can say otherwise for the last one."""
     neck = neck[0] if isinstance(neck, nn.Sequential) else neck
-    last, llf = backbone.trunk.depth - 1, getattr(neck, 'llf', None)
-    if llf is None or (backbone.fuse_at or last) < last:
+    llf = getattr(neck, 'llf', None)
+    if llf is None:
         return backbone.fuse_at
-    return last if llf else None
+    return backbone.trunk.stop if llf else None
 
 
-def tokens_per_block(backbone: nn.Module, grid: tuple,
-                     fuse_at: Optional[int]) -> List[int]:
+def tokens_per_block(backbone: nn.Module, grid: tuple, fuse_at: Optional[int],
+                     num_queries: int = 0) -> List[int]:
     """Length of the sequence that every block processes, prefix included;
-    from block ``fuse_at`` on all of them."""
+    from block ``fuse_at`` on all of them, and the queries that join there."""
     trunk = backbone.trunk
     full = grid[0] * grid[1] + trunk.num_prefix
     left = dict(
@@ -73,7 +73,7 @@ def tokens_per_block(backbone: nn.Module, grid: tuple,
     ) if backbone.schedule else {}
     lengths, now = [], full
     for block in range(trunk.depth):
-        now = full if block == fuse_at else now
+        now = full + num_queries if block == fuse_at else now
         lengths.append(now)
         now = left.get(block, now)
     return lengths
@@ -97,10 +97,11 @@ def analyse(config: Union[str, Config], shape: tuple) -> Dict[str, Any]:
     patch = backbone.trunk.patch_size
     grid = tuple(-(-size // p) for size, p in zip(shape, patch))
     fuse_at = fuses_at(backbone, getattr(model, 'neck', None))
+    queries = getattr(head_of_tokens(model), 'num_queries', 0)
     result = dict(
         params=sum(p.numel() for p in Encoder(model).parameters()),
         **count_macs(Encoder(model), image),
-        tokens_per_block=tokens_per_block(backbone, grid, fuse_at))
+        tokens_per_block=tokens_per_block(backbone, grid, fuse_at, queries))
     result['model'] = dict(
         params=sum(p.numel() for p in model.parameters()))
     whole = WholeModel(model)

@@ -1,14 +1,15 @@
 # Copyright (c) mmcropr contributors.
 """What a speed is compared with: no pruning, and ideal slicing."""
 import copy
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import torch
 from torch import Tensor, nn
 
 from mmcropr.models import CroprViT, LLFNeck, PoolNeck
 from mmcropr.models.backbones.arch import trunk_class
-from mmcropr.structures import FeatureMaps
+from mmcropr.structures import FeatureMaps, TokenState
+from mmcropr.utils.build import head_of_tokens
 
 
 class SlicedBackbone(nn.Module):
@@ -21,22 +22,26 @@ class SlicedBackbone(nn.Module):
     Args:
         backbone: The one to do as.
         neck: Of a classifier, whose work it does, too.
+        joined: Whether a head runs the blocks from ``fuse_at`` on.
     """
 
     def __init__(self,
                  backbone: CroprViT,
-                 neck: Optional[PoolNeck] = None) -> None:
+                 neck: Optional[PoolNeck] = None,
+                 joined: bool = False) -> None:
         super().__init__()
         self.vit = backbone.vit
-        self.trunk = trunk_class(self.vit)(self.vit)
+        self.trunk = trunk_class(self.vit)(
+            self.vit, fuse_at=backbone.fuse_at)
+        self.joined = joined
         self.in_channels = backbone.in_channels
         self.schedule, self.fuse_at = backbone.schedule, backbone.fuse_at
         self._lengths = backbone.lengths  # what it reaches, at any grid
         self.pool = None if neck is None else neck.pool
         if neck is not None and neck.llf is not None:
-            self.fuse_at = self.trunk.depth - 1 if neck.llf else None
+            self.fuse_at = self.trunk.stop if neck.llf else None
 
-    def forward(self, image: Tensor) -> FeatureMaps:
+    def forward(self, image: Tensor) -> Union[FeatureMaps, TokenState]:
         state = self.trunk.embed(image)
         lengths = self._lengths(state.grid, self.training)
         plan = dict(zip(self.schedule.modules, lengths))
@@ -45,6 +50,9 @@ class SlicedBackbone(nn.Module):
         for number, block in enumerate(self.vit.blocks):
             if number == self.fuse_at and left:
                 x = torch.cat([x, *reversed(left)], dim=1)
+            if self.joined and number == self.fuse_at:
+                state.x = x
+                return state
             rope = state.origin.rope
             if rope is not None:
                 rope = rope[number] if mixed else rope
@@ -74,7 +82,8 @@ def no_pruning(model: nn.Module) -> nn.Module:
     """The same model without its reducers."""
     backbone = _with(
         model.backbone, reducers=nn.ModuleList(), schedule=None,
-        trunk=trunk_class(model.backbone.vit)(model.backbone.vit))
+        trunk=trunk_class(model.backbone.vit)(
+            model.backbone.vit, fuse_at=model.backbone.fuse_at))
     return _with(model, backbone=backbone)
 
 
@@ -82,7 +91,8 @@ def ideal_slicing(model: nn.Module) -> nn.Module:
     """The same model with its reducers replaced by slices."""
     neck = getattr(model, 'neck', None)
     pool = neck if isinstance(neck, PoolNeck) else None
-    parts = dict(backbone=SlicedBackbone(model.backbone, pool))
+    parts = dict(backbone=SlicedBackbone(
+        model.backbone, pool, joined=head_of_tokens(model) is not None))
     if isinstance(neck, (LLFNeck, PoolNeck)):
         parts['neck'] = nn.Identity()
     elif isinstance(neck, nn.Sequential):

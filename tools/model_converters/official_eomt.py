@@ -40,7 +40,8 @@ SETTINGS = {
 
 def add_base(state: StateDict, base: StateDict) -> StateDict:
     """A checkpoint whose backbone holds differences, with the weights that
-    they are differences to added.
+    they are differences to added. The probabilities of masked attention are
+    a difference as well, to 1, where they are negative.
 
     Raises:
         ValueError: If a weight of the backbone is not among these, or has
@@ -57,6 +58,8 @@ def add_base(state: StateDict, base: StateDict) -> StateDict:
                     '--base: give those that the checkpoint was trained from, '
                     "in timm's layout.")
             value = value + other.to(value.dtype)
+        elif key == 'attn_mask_probs' and (value < 0).any():
+            value = value + 1
         result[key] = value
     return result
 
