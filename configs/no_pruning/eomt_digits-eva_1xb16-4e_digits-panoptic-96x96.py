@@ -1,5 +1,4 @@
-# The same fine-tuning as with pruning, for a fair comparison; without masked
-# attention, which is gone from the weights that it starts from
+# From the ViT of the segmentor; the same for every method
 _base_ = [
     '../_base_/models/eomt_digits-eva.py',
     '../_base_/datasets/digits-panoptic_96x96.py',
@@ -8,7 +7,16 @@ _base_ = [
 ]
 start_command = (
     'python tools/train.py configs/no_pruning/'
-    'eomt_digits-eva_1xb16-15e_digits-panoptic-96x96.py')
-start = 'work_dirs/eomt_digits-eva_1xb16-15e_digits-panoptic-96x96'
+    'digits-eva_linear_1xb32-15e_digits-scenes-96x96.py')
+start = 'work_dirs/digits-eva_linear_1xb32-15e_digits-scenes-96x96'
 model = dict(
-    init_cfg=dict(type='Pretrained', checkpoint=f'{start}/epoch_15.pth'))
+    backbone=dict(
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint=f'{start}/epoch_15.pth',
+            prefix='backbone.')))
+custom_hooks = [
+    dict(
+        type='mmcropr.MaskAnnealingHook', start=[1 / 6, 2 / 6],
+        end=[3 / 6, 4 / 6])
+]

@@ -34,6 +34,8 @@ RUN = {
     'tests/test_tools/test_digits_scenes.py',
     'python tools/model_converters/official_cropr.py':
     'tests/test_tools/test_official_cropr.py; needs published weights',
+    'python tools/model_converters/official_eomt.py':
+    'tests/test_tools/test_official_eomt.py; needs published weights',
     'python tools/model_converters/eva02_det.py':
     'tests/test_tools/test_eva02_det.py; needs published weights',
     'python tools/model_converters/strip_auxiliary.py':

@@ -192,3 +192,22 @@ def test_bad_options(options, message, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         benchmark.main()
     assert message in capsys.readouterr().err
+
+
+def test_queries_that_join():
+    """Their blocks count, and slicing is the same network."""
+    name = 'eomt_digits-eva_1xb16-4e_digits-panoptic-96x96'
+    cfg = Config.fromfile(ROOT / f'configs/cropr/cropr-keep72-29_{name}.py')
+    found = flops.analyse(cfg, (96, 96))
+    assert found['tokens_per_block'] == [145, 72, 29, 29, 155, 155]
+    assert found['params'] == found['model']['params']
+    model = flops.build_for_inference(cfg)
+    model.backbone.reducers = nn.ModuleList([First(96), First(96)])
+    others = references.ideal_slicing(model), references.no_pruning(model)
+    image = torch.rand(2, 3, 96, 96)
+    with torch.no_grad():
+        wanted, sliced, plain = (
+            flops.Encoder(m)(image)[1][-1] for m in (model, *others))
+    assert wanted.shape == (2, 10, 24, 24)
+    torch.testing.assert_close(sliced, wanted)
+    assert not torch.allclose(plain, wanted, atol=1e-3)

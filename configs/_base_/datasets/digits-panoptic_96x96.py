@@ -1,7 +1,10 @@
-# The scenes of digits-instances_96x96.py with panoptic maps: digits are
-# things, ground and clutter are stuff
+# The scenes of digits-scenes_96x96.py with panoptic maps: digits are things,
+# ground and clutter are stuff
 _base_ = './digits-instances_96x96.py'
 dataset_type = 'CocoPanopticDataset'
+data_root = 'data/digits_scenes'
+data_command = (
+    'python tools/dataset_converters/digits_scenes.py data/digits_scenes')
 thing_classes = _base_.metainfo.classes
 stuff_classes = ('ground', 'clutter')
 metainfo = dict(
@@ -25,6 +28,7 @@ test_pipeline = [
 train_dataloader = dict(
     dataset=dict(
         type=dataset_type,
+        data_root=data_root,
         metainfo=metainfo,
         ann_file='annotations/panoptic_train.json',
         data_prefix=dict(seg='panoptic/train'),
@@ -32,6 +36,7 @@ train_dataloader = dict(
 val_dataloader = dict(
     dataset=dict(
         type=dataset_type,
+        data_root=data_root,
         metainfo=metainfo,
         ann_file='annotations/panoptic_val.json',
         data_prefix=dict(seg='panoptic/val'),
@@ -40,11 +45,11 @@ test_dataloader = val_dataloader
 val_evaluator = [
     dict(
         type='mmcropr.PanopticMetric',
-        ann_file=f'{_base_.data_root}/annotations/panoptic_val.json',
-        seg_prefix=f'{_base_.data_root}/panoptic/val'),
+        ann_file=f'{data_root}/annotations/panoptic_val.json',
+        seg_prefix=f'{data_root}/panoptic/val'),
     dict(
         type='CocoMetric',
-        ann_file=f'{_base_.data_root}/annotations/instances_val.json',
+        ann_file=f'{data_root}/annotations/instances_val.json',
         metric=['segm'])
 ]
 test_evaluator = val_evaluator

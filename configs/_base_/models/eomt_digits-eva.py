@@ -22,9 +22,9 @@ model = dict(
         in_channels=96,
         num_things_classes=10,
         num_stuff_classes=2,
-        num_queries=20,
+        num_queries=10,
         num_blocks=2,
         num_upscale=1),
     panoptic_fusion_head=dict(num_things_classes=10, num_stuff_classes=2),
-    train_cfg=dict(num_points=1024),
-    test_cfg=dict(instance_on=True, max_per_image=20, object_mask_thr=0.5))
+    train_cfg=dict(num_points=256),
+    test_cfg=dict(instance_on=True, max_per_image=10, object_mask_thr=0.5))
