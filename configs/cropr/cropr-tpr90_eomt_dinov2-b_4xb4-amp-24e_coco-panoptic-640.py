@@ -6,4 +6,4 @@ model = dict(
     _delete_=True,
     type='mmcropr.CroprDetector',
     detector=detector,
-    auxiliary_head=dict(type='mmcropr.CroprMultiLabelHead', with_stuff=True))
+    auxiliary_head=dict(type='mmcropr.CroprMultiLabelHead'))

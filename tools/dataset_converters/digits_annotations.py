@@ -119,7 +119,7 @@ def panoptic_map(scene: Scene) -> Tuple[np.ndarray, List[Dict[str, Any]]]:
     owner = scene.owner.copy()
     first = len(scene.classes) + 1
     ground = owner == 0
-    owner[ground] = first + scene.clutter[ground]
+    owner[ground] = first + scene.drawn[ground]
     labels = [label + 1 for label in scene.classes]
     labels += [c['id'] for c in PANOPTIC_CATEGORIES if not c['isthing']]
     segments = []

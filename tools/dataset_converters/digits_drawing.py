@@ -45,17 +45,17 @@ class Scene:
     """One drawn scene.
 
     Args:
-        image: RGB image, (H, W, 3) uint8.
+        image: RGB image, (H, W, 3) uint8; float32 while it is drawn.
         owner: Digit at every pixel, (H, W) int64: 0 for none, k + 1 for k.
         classes: Class 0..9 of each digit, in drawing order.
         sizes: Side of each digit, px, before rotation.
-        clutter: Whether clutter was drawn at a pixel, (H, W) bool.
+        drawn: Whether clutter or a digit was at a pixel, (H, W) bool.
     """
     image: np.ndarray
     owner: np.ndarray
     classes: List[int]
     sizes: List[float]
-    clutter: np.ndarray
+    drawn: np.ndarray
 
 
 def draw_background(rng: np.random.Generator, height: int,
@@ -207,13 +207,12 @@ def _pick_colour(rng: np.random.Generator, touched: np.ndarray) -> np.ndarray:
     return candidates[good[0] if len(good) else contrast.argmax()]
 
 
-def _paste(rng: np.random.Generator, canvas: np.ndarray, alpha: np.ndarray,
-           top: int, left: int, drawn: np.ndarray) -> None:
-    """Blend a shape, which may reach over the border, into the canvas, and
-    note in ``drawn``, (H, W) bool, where it is."""
-    place = (slice(max(0, top), top + len(alpha)),
-             slice(max(0, left), left + alpha.shape[1]))
-    window, (rows, cols) = canvas[place], (max(0, -top), max(0, -left))
+def _paste(rng: np.random.Generator, scene: Scene, alpha: np.ndarray,
+           top: int, left: int) -> None:
+    """Blend a shape, which may reach over the border, into a scene."""
+    place = np.s_[max(0, top):top + len(alpha),
+                  max(0, left):left + alpha.shape[1]]
+    window, rows, cols = scene.image[place], max(0, -top), max(0, -left)
     alpha = alpha[rows:rows + window.shape[0], cols:cols + window.shape[1]]
     if not alpha.any():
         return
@@ -222,21 +221,18 @@ def _paste(rng: np.random.Generator, canvas: np.ndarray, alpha: np.ndarray,
     touched = touched[::len(touched) // 200 + 1]
     if len(touched):
         window += alpha[..., None] * (_pick_colour(rng, touched) - window)
-    drawn[place] |= alpha >= .5
+    scene.drawn[place] |= alpha >= .5
 
 
-def _draw_clutter(rng: np.random.Generator, canvas: np.ndarray,
-                  images: np.ndarray, settings: SceneSettings) -> np.ndarray:
-    """Draw strokes, arcs, rectangles, blobs and scrambled digits; returns
-    where, (H, W) bool."""
-    drawn = np.zeros(canvas.shape[:2], bool)
+def _draw_clutter(rng: np.random.Generator, scene: Scene, images: np.ndarray,
+                  settings: SceneSettings) -> None:
+    """Draw strokes, arcs, rectangles, blobs and scrambled digits."""
     low, high = settings.digit_size
-    cells = canvas.shape[0] * canvas.shape[1] / ((low + high) / 2)**2
+    cells = scene.owner.size / ((low + high) / 2)**2
     for _ in range(round(settings.clutter * ITEMS_PER_CELL * cells)):
         alpha = _clutter_alpha(rng, images, rng.uniform(low, high))
-        corner = rng.uniform(0, canvas.shape[:2]) - np.array(alpha.shape) / 2
-        _paste(rng, canvas, alpha, int(corner[0]), int(corner[1]), drawn)
-    return drawn
+        corner = rng.uniform(0, scene.owner.shape) - np.array(alpha.shape) / 2
+        _paste(rng, scene, alpha, int(corner[0]), int(corner[1]))
 
 
 def _find_place(rng: np.random.Generator, owner: np.ndarray, mask: np.ndarray,
@@ -271,9 +267,9 @@ def draw_scene(images: np.ndarray, targets: np.ndarray, split: int, index: int,
         np.random.default_rng([settings.seed, split, index, stream])
         for stream in range(4))
     canvas = draw_background(ground, settings.height, settings.width)
-    drawn = _draw_clutter(clutter, canvas, images, settings)
     owner = np.zeros(canvas.shape[:2], np.int64)
-    scene = Scene(canvas, owner, [], [], drawn)
+    scene = Scene(canvas, owner, [], [], owner > 0)
+    _draw_clutter(clutter, scene, images, settings)
     areas: List[int] = []
     number = int(layout.integers(*settings.digits, endpoint=True))
     sizes = np.sort(layout.uniform(*settings.digit_size, number)) if (
@@ -287,20 +283,17 @@ def draw_scene(images: np.ndarray, targets: np.ndarray, split: int, index: int,
         mask = alpha >= .5
         place = _find_place(layout, owner, mask, areas)
         if place is not None:
-            _paste(ink, canvas, alpha, *place, np.zeros_like(drawn))
+            _paste(ink, scene, alpha, *place)
             scene.classes.append(int(targets[pick]))
             scene.sizes.append(size)
             areas.append(int(mask.sum()))
-            top, left = place
-            height, width = mask.shape
-            owner[top:top + height, left:left + width][mask] = len(areas)
+            corner = owner[place[0]:, place[1]:]
+            corner[:mask.shape[0], :mask.shape[1]][mask] = len(areas)
     scene.image = canvas.round().clip(0, 255).astype(np.uint8)
     return scene
 
 
 def _shrink_to(alpha: np.ndarray, height: int, width: int) -> np.ndarray:
     scale = min(1, height / alpha.shape[0], width / alpha.shape[1])
-    if scale == 1:
-        return alpha
     sides = [max(1, int(side * scale)) for side in alpha.shape[::-1]]
     return cv2.resize(alpha, sides, interpolation=cv2.INTER_AREA)
