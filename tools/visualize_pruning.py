@@ -4,17 +4,15 @@ patch left, what is left block by block, beside the prediction; and one HTML
 page to explore them."""
 import argparse
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional, Tuple
+from typing import Dict, Iterator, Optional, Tuple
 
 import numpy as np
 from mmengine.utils import ProgressBar
 
 from mmcropr.utils.logs import one_line_errors
-from mmcropr.visualization import (Item, Picture, Predictor, removal_figure,
-                                   save_figure, strip_figure, truth_of,
-                                   write_explorer)
-
-IMAGES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
+from mmcropr.visualization import (Item, Picture, Predictor, list_images,
+                                   removal_figure, save_figure, strip_figure,
+                                   truth_of, write_explorer)
 
 
 def parse_args() -> argparse.Namespace:
@@ -46,24 +44,6 @@ def parse_args() -> argparse.Namespace:
         if getattr(args, name) is not None and getattr(args, name) < 1:
             parser.error(f'--{name} must be 1 or more')
     return args
-
-
-def list_images(path: Path) -> List[Path]:
-    """The image files of a folder, or the one file.
-
-    Raises:
-        ValueError: If there is none.
-    """
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise ValueError(f'there is no {path}')
-    found = sorted(
-        p for p in path.iterdir() if p.suffix.lower() in IMAGES)
-    if not found:
-        raise ValueError(f'no image in {path} (looked for '
-                         f'{", ".join(IMAGES)})')
-    return found
 
 
 def make_predictors(args: argparse.Namespace) -> Dict[str, Predictor]:

@@ -1,5 +1,6 @@
 # Copyright (c) mmcropr contributors.
 """Predictions of a trained model of any host for pictures of one's own."""
+import copy
 import tempfile
 import time
 from pathlib import Path
@@ -21,6 +22,26 @@ from mmcropr.utils.logs import import_hosts
 
 from .fates import Fates, record_fates
 
+IMAGES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
+
+
+def list_images(path: Path) -> List[Path]:
+    """The image files of a folder, or the one file.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise ValueError(f'there is no {path}')
+    found = sorted(
+        p for p in path.iterdir() if p.suffix.lower() in IMAGES)
+    if not found:
+        raise ValueError(f'no image in {path} (looked for '
+                         f'{", ".join(IMAGES)})')
+    return found
+
 
 class Picture(NamedTuple):
     """What a model made of a picture.
@@ -30,12 +51,10 @@ class Picture(NamedTuple):
         result: Data sample of the host, with the prediction.
         fates: Of its patches; of every window where it saw several, none
             without a reducer.
-        seconds: That the model took, preprocessing left out.
     """
     image: np.ndarray
     result: Any
     fates: List[Fates]
-    seconds: float
 
 
 class Predictor:
@@ -90,34 +109,48 @@ class Predictor:
         Raises:
             ValueError: If it cannot be read as an image.
         """
+        return self.predict(self.load(path))
+
+    def load(self, path: Path) -> Dict[str, Any]:
+        """A sample of an image file, as :meth:`predict` takes it.
+
+        Raises:
+            ValueError: If it cannot be read as an image.
+        """
         if mmcv.imread(str(path)) is None:
             raise ValueError(f'{path} cannot be read as an image')
         init_default_scope(self.host)
-        data = self.pipeline(dict(img_path=str(path), img_id=0))
-        return self.predict(data)
+        return self.pipeline(dict(img_path=str(path), img_id=0))
+
+    @torch.no_grad()
+    def seconds(self, data: Dict[str, Any]) -> float:
+        """What the model takes for a sample, from pixels to prediction."""
+        batch = pseudo_collate([copy.deepcopy(data)])
+        self._wait()
+        start = time.perf_counter()
+        self.model.test_step(batch)
+        self._wait()
+        return time.perf_counter() - start
 
     @torch.no_grad()
     def predict(self, data: Dict[str, Any]) -> Picture:
         """Predict for a sample as the pipeline packs it."""
-        batch = pseudo_collate([data])
+        batch = pseudo_collate([copy.deepcopy(data)])
         image = data['inputs']
         image = image[0] if isinstance(image, list) else image
         with record_fates(self.backbone) as found:
-            start = self._now()
             result = self.model.test_step(batch)[0]
-            seconds = self._now() - start
         pixels = image.permute(1, 2, 0).cpu().numpy()
         if self.cfg.model.get('data_preprocessor', {}).get(
                 'bgr_to_rgb', True):
             pixels = pixels[..., ::-1]
         return Picture(
             np.ascontiguousarray(pixels), result,
-            [fates for batch in found for fates in batch], seconds)
+            [fates for batch in found for fates in batch])
 
-    def _now(self) -> float:
+    def _wait(self) -> None:
         if self.device.type == 'cuda':
             torch.cuda.synchronize(self.device)
-        return time.perf_counter()
 
     def test_set(self) -> Any:
         """The data set of the config's test, with labels."""

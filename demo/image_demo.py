@@ -1,0 +1,244 @@
+# Copyright (c) mmcropr contributors.
+"""What a trained model sees in pictures of one's own: its prediction, what it
+pruned, and the time it took beside the same model without pruning."""
+import argparse
+import copy
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any, Iterator, List, NamedTuple, Optional, Tuple
+
+import cv2
+import numpy as np
+from matplotlib.figure import Figure
+from mmengine.config import Config
+from mmengine.utils import ProgressBar
+
+from mmcropr.utils.files import written_whole
+from mmcropr.utils.logs import one_line_errors
+from mmcropr.visualization import (Picture, Predictor, list_images,
+                                   removal_colours, save_figure)
+
+VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm')
+AMOUNTS = ('rate', 'tpr', 'keep', 'keep_rate', 'slope')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=' '.join(__doc__.split()))
+    parser.add_argument('source', type=Path, metavar='IMAGE|FOLDER|VIDEO')
+    parser.add_argument('config', help='of the training')
+    parser.add_argument('checkpoint', help='of the training')
+    parser.add_argument('--out', type=Path, required=True, metavar='DIR')
+    parser.add_argument(
+        '--tpr', type=float, metavar='0..1',
+        help='prune this share of the patches instead of what the config says')
+    parser.add_argument(
+        '--runs', type=int, default=3, help='that are timed per image, of '
+        'which the median counts (video: 1)')
+    parser.add_argument('--device', default='cpu')
+    parser.add_argument(
+        '--debug', action='store_true', help='show where an error is from')
+    args = parser.parse_args()
+    if args.runs < 1:
+        parser.error('--runs must be 1 or more')
+    if args.tpr is not None and not 0 <= args.tpr < 1:
+        parser.error(f'--tpr is a share from 0 to below 1, got {args.tpr}')
+    return args
+
+
+def backbone_of(cfg: Config) -> Any:
+    """Config of the backbone, also inside a CroprDetector."""
+    return cfg.model.get('detector', cfg.model).backbone
+
+
+def with_tpr(cfg: Config, tpr: float) -> Config:
+    """The same config with another share of patches pruned, by the same
+    modules, whose weights stay.
+
+    Raises:
+        ValueError: If it has no reducer, or several.
+    """
+    cfg = copy.deepcopy(cfg)
+    reducer = backbone_of(cfg).get('reducer')
+    if not isinstance(reducer, dict):
+        raise ValueError('--tpr changes the one reducer of a config, and this '
+                         f'one has {"several" if reducer else "none"}.')
+    if isinstance(reducer.get('keep'), (list, tuple)):
+        reducer.setdefault('modules', list(range(len(reducer.keep))))
+    for key in AMOUNTS:
+        reducer.pop(key, None)
+    reducer.tpr = tpr
+    return cfg
+
+
+def without_reducer(cfg: Config) -> Config:
+    """The same config without pruning."""
+    cfg = copy.deepcopy(cfg)
+    backbone_of(cfg).pop('reducer', None)
+    return cfg
+
+
+class Pair(NamedTuple):
+    """Pictures of an image by the model with pruning and without, and their
+    seconds."""
+    pruned: Picture
+    plain: Picture
+    seconds: Tuple[float, float]
+
+    @property
+    def ratio(self) -> float:
+        """How many times as long it takes without pruning."""
+        return self.seconds[1] / self.seconds[0]
+
+
+def run_both(pruned: Predictor, plain: Predictor, path: Path,
+             runs: int) -> Pair:
+    """Pictures of both models, and their median seconds of runs in turns."""
+    data = pruned.load(path)
+    pictures = pruned.predict(data), plain.predict(data)
+    seconds = [(pruned.seconds(data), plain.seconds(data))
+               for _ in range(runs)]
+    return Pair(*pictures, tuple(map(statistics.median, zip(*seconds))))
+
+
+def draw(name: str, pair: Pair, pruned: Predictor,
+         plain: Predictor) -> Figure:
+    """Prediction with and without pruning, with their times, and what was
+    pruned."""
+    picture = pair.pruned
+    panels = [(pruned.draw(picture),
+               f'pruned: {1000 * pair.seconds[0]:.0f} ms'),
+              (plain.draw(pair.plain),
+               f'not pruned: {1000 * pair.seconds[1]:.0f} ms, '
+               f'{pair.ratio:.2f} x as long')]
+    if len(picture.fates) == 1:
+        fates, = picture.fates
+        panels.append((removal_colours(picture.image, fates),
+                       f'{fates.counts[-1]} of {fates.slots.shape[1]} tokens '
+                       'left'))
+    figure = Figure(figsize=(3.6 * len(panels), 4), layout='constrained')
+    figure.suptitle(name)
+    for axes, (view, title) in zip(
+            figure.subplots(1, len(panels), squeeze=False)[0], panels):
+        axes.imshow(view)
+        axes.set_title(title, fontsize='small')
+        axes.axis('off')
+    return figure
+
+
+def images(args: argparse.Namespace, pruned: Predictor,
+           plain: Predictor) -> Tuple[List[float], List[str]]:
+    """Draw all images; how many times as long the model without pruning
+    took, and what could not be read."""
+    ratios, failed = [], []
+    paths = list_images(args.source)
+    bar = ProgressBar(len(paths))
+    for path in paths:
+        try:
+            pair = run_both(pruned, plain, path, args.runs)
+        except (ValueError, OSError) as error:
+            failed.append(f'{path.name}: {error}')
+        else:
+            ratios.append(pair.ratio)
+            save_figure(draw(path.stem, pair, pruned, plain),
+                        args.out / f'{path.stem}.png')
+        bar.update()
+    return ratios, failed
+
+
+def frames(path: Path) -> Iterator[np.ndarray]:
+    """Frames of a video, (H, W, 3), uint8, BGR."""
+    video = cv2.VideoCapture(str(path))
+    try:
+        while True:
+            there, frame = video.read()
+            if not there:
+                return
+            yield frame
+    finally:
+        video.release()
+
+
+def video(args: argparse.Namespace, pruned: Predictor,
+          plain: Predictor) -> List[float]:
+    """Draw every frame of a video into another one.
+
+    Raises:
+        ValueError: If it has no frames.
+    """
+    rate = cv2.VideoCapture(str(args.source)).get(cv2.CAP_PROP_FPS) or 25.
+    ratios: List[float] = []
+    out, writer = args.out / f'{args.source.stem}.mp4', None
+    bar = ProgressBar()
+    with tempfile.TemporaryDirectory() as folder, written_whole(out) as part:
+        inside = part.with_suffix('.mp4')  # its end says how to encode
+        try:
+            for number, frame in enumerate(frames(args.source)):
+                path = Path(folder, f'{args.source.stem} {number}.png')
+                cv2.imwrite(str(path), frame)
+                pair = run_both(pruned, plain, path, 1)
+                ratios.append(pair.ratio)
+                view = _pixels(draw(path.stem, pair, pruned, plain))
+                if writer is None:
+                    writer = cv2.VideoWriter(
+                        str(inside), cv2.VideoWriter_fourcc(*'mp4v'), rate,
+                        view.shape[1::-1])
+                writer.write(view)
+                path.unlink()
+                bar.update()
+        finally:
+            if writer is not None:
+                writer.release()
+        if writer is None:
+            raise ValueError(f'{args.source} has no frames that can be read')
+        inside.rename(part)
+    return ratios
+
+
+def _pixels(figure: Figure) -> np.ndarray:
+    """A figure as (H, W, 3), uint8, BGR, of even height and width."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    view = np.asarray(canvas.buffer_rgba())[..., 2::-1]
+    height, width = view.shape[:2]
+    return np.ascontiguousarray(view[:height // 2 * 2, :width // 2 * 2])
+
+
+def main() -> None:
+    args = parse_args()
+    with one_line_errors(args.debug):
+        cfg = Config.fromfile(args.config)
+        if args.tpr is not None:
+            cfg = with_tpr(cfg, args.tpr)
+        if not args.source.exists():
+            raise ValueError(f'there is no {args.source}')
+        pruned, plain = (
+            Predictor(one, args.checkpoint, args.device)
+            for one in (cfg, without_reducer(cfg)))
+        if not pruned.backbone.num_modules:
+            raise ValueError(f'the backbone of {args.config} has no reducer: '
+                             'there is no pruning to show.')
+        failed: List[str] = []
+        if args.source.suffix.lower() in VIDEOS:
+            ratios = video(args, pruned, plain)
+        else:
+            ratios, failed = images(args, pruned, plain)
+        _report(args, ratios, failed)
+
+
+def _report(args: argparse.Namespace, ratios: List[float],
+            failed: Optional[List[str]] = None) -> None:
+    print()
+    if ratios:
+        print(f'{len(ratios)} images in {args.out}; without pruning they take '
+              f'{statistics.median(ratios):.2f} times as long (median, whole '
+              f'model on {args.device}).')
+    for line in failed or []:
+        print(f'left out: {line}')
+    if failed:
+        raise SystemExit(1)
+
+
+if __name__ == '__main__':
+    main()
