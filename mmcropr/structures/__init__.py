@@ -3,7 +3,7 @@ from .attention import BlockAttention
 from .feature_maps import FeatureMaps
 from .origin import Origin
 from .records import Decision, Route
-from .rows import put_rows, split_lowest, take_rows
+from .rows import other_rows, put_rows, split_lowest, take_rows
 from .steps import Decide, Merge, Mix, Prune, Sample, Step, check_order
 from .token_state import TokenState
 
@@ -12,5 +12,5 @@ STEPS = (Prune, Sample, Decide, Merge, Mix)
 __all__ = [
     'BlockAttention', 'Decide', 'Decision', 'FeatureMaps', 'Merge', 'Mix',
     'Origin', 'Prune', 'Route', 'STEPS', 'Sample', 'Step', 'TokenState',
-    'check_order', 'put_rows', 'split_lowest', 'take_rows'
+    'check_order', 'other_rows', 'put_rows', 'split_lowest', 'take_rows'
 ]

@@ -70,6 +70,19 @@ def split_lowest(scores: Tensor, num_keep: int) -> Tuple[Tensor, Tensor]:
     return (kept.view(batch, -1) % length, pruned.view(batch, -1) % length)
 
 
+def other_rows(rows: Tensor, length: int) -> Tensor:
+    """All rows of a sequence of ``length`` but ``rows`` (B, n), ascending,
+    (B, ``length`` - n)."""
+    batch, count = rows.shape
+    stays = rows.new_ones(batch, length).scatter(1, rows, 0)
+    # The n-th token that stays goes to slot n, from 1; those that leave share
+    # slot 0, which is cut off. Shapes depend on numbers only, never on values.
+    slot = stays.cumsum(1) * stays
+    order = torch.arange(length, device=rows.device).expand(batch, -1)
+    kept = order.new_zeros(batch, length - count + 1).scatter(1, slot, order)
+    return kept[:, 1:]
+
+
 def take_flat(x: Tensor, rows: Tensor) -> Tensor:
     """Rows of the flattened batch (B * n, ) of ``x`` (B, M, D) -> (B, n, D):
     whole rows at a time."""

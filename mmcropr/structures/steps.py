@@ -64,7 +64,7 @@ def check_order(kind: Type[Step], before: Sequence[Type[Step]]) -> None:
 
 def _places(rows: Tensor, values: Tensor, length: int) -> Tensor:
     """(B, length) with ``values`` (B, n) at ``rows`` (B, n), else -1."""
-    empty = rows.new_full((len(rows), length), -1)
+    empty = rows.new_full((rows.shape[0], length), -1)
     return empty.scatter(1, rows, values.expand_as(rows))
 
 

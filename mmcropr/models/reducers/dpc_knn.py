@@ -89,7 +89,7 @@ class DPCKNN(TokenReducer):
         weights = torch.ones_like(patches[..., :1])
         if self.score is not None:
             weights = self.score(patches).exp()
-        shape = (len(patches), count)
+        shape = (patches.shape[0], count)
         total = weights.new_zeros(*shape, 1).scatter_add(
             1, clusters[..., None], weights) + 1e-6
         share = weights / total.gather(1, clusters[..., None])

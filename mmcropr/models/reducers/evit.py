@@ -58,7 +58,8 @@ class EViT(TokenReducer):
         weights = scores.gather(1, pruned)
         fused = weights[:, None] @ take_rows(patches, pruned)
         merged = torch.cat([take_rows(patches, kept), fused], dim=1)
-        places = torch.arange(count, device=kept.device).expand(len(kept), -1)
+        places = torch.arange(count, device=kept.device)
+        places = places.expand(kept.shape[0], -1)
         slots = torch.full_like(scores, count, dtype=torch.long)
         slots = slots.scatter(1, kept, places)
         # The fused token is where the most attended of its patches is.

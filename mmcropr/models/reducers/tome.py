@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmcropr.registry import MODELS
-from mmcropr.structures import Merge, TokenState, take_rows
+from mmcropr.structures import Merge, TokenState, other_rows, take_rows
 
 from .base import TokenReducer
 
@@ -47,13 +47,14 @@ def match_tokens(features: Tensor, count: int, num_prefix: int) -> Matching:
     length = features.shape[1]
     place = torch.arange(length, device=features.device)
     if num_prefix == 0:
-        odd = place[1::2].expand(len(features), -1)
+        odd = place[1::2].expand(features.shape[0], -1)
         kept = torch.cat([2 * proposals[:, count:], odd], dim=1)
         return Matching(kept, source, target)
-    rank = torch.where(place < num_prefix, 0, 1 + place % 2)
-    rank = rank.expand(len(features), -1).scatter(1, source, 3)
-    order = rank.argsort(dim=1, stable=True)
-    return Matching(order[:, :length - count], source, target)
+    even = 2 * other_rows(chosen, (length + 1) // 2)[:, (num_prefix + 1) // 2:]
+    prefix, odd = (
+        rows.expand(features.shape[0], -1)
+        for rows in (place[:num_prefix], place[num_prefix | 1::2]))
+    return Matching(torch.cat([prefix, even, odd], dim=1), source, target)
 
 
 def merge_tokens(x: Tensor, size: Tensor,
@@ -123,7 +124,7 @@ class ToMe(TokenReducer):
         kept, source, target = matching
         places = torch.arange(length, device=kept.device)
         slots = torch.zeros_like(size, dtype=torch.long)
-        slots = slots.scatter(1, kept, places.expand(len(kept), -1))
+        slots = slots.scatter(1, kept, places.expand(kept.shape[0], -1))
         slots = slots.scatter(1, source, slots.gather(1, target))
         x, size = merge_tokens(state.x, size, matching)
         state.proportional = self.proportional
