@@ -70,3 +70,28 @@ def claim_folder(folder: Path) -> IO:
             f'another run is writing to {folder}: wait for it, or choose '
             'another folder with --work-dir.') from error
     return file
+
+
+@contextmanager
+def staged(dst: Path) -> Iterator[Path]:
+    """A path of the name of ``dst`` in a folder of its own beside it. At the
+    end of the block it and all files beside it there move next to ``dst``,
+    which comes last; all are removed if the block ends early, by an error,
+    Ctrl-C or SIGTERM.
+
+    Args:
+        dst: File, old or new. Its parents are made.
+    """
+    dst = Path(dst)
+    dst.parent.mkdir(parents=True, exist_ok=True)
+    folder = dst.with_name(f'.{dst.name}.{os.getpid()}.part')
+    with clean_exit():
+        try:
+            folder.mkdir()
+            yield folder / dst.name
+            parts = [part for part in folder.iterdir()
+                     if part.name != dst.name]
+            for part in (*parts, folder / dst.name):
+                os.replace(part, dst.with_name(part.name))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)

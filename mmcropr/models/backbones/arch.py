@@ -78,6 +78,31 @@ def check_size(img_size: Union[int, Sequence[int]]) -> Tuple[int, int]:
     return tuple(sides)
 
 
+def check_fuse_at(fuse_at: Optional[int], depth: int,
+                  out_type: str) -> Optional[int]:
+    """Block before which all tokens are put back, from 0, or None.
+
+    Raises:
+        ValueError: If it is no block of a model of ``depth`` blocks, or None
+            where ``out_type='featmap'`` needs all tokens.
+    """
+    if fuse_at is None:
+        if out_type == 'featmap':
+            raise ValueError(
+                "out_type='featmap' puts all tokens back before the last "
+                "block; fuse_at=None goes with out_type='tokens' and a "
+                'neck that takes what is left, such as mmcropr.PoolNeck.')
+        return None
+    if isinstance(fuse_at, bool) or not isinstance(fuse_at, int):
+        raise ValueError('fuse_at is the number of a block or None, got '
+                         f'{fuse_at!r}')
+    resolved = fuse_at + depth if fuse_at < 0 else fuse_at
+    if not 0 < resolved < depth:
+        raise ValueError(f'fuse_at={fuse_at} is no block from 1 to '
+                         f'{depth - 1} of a model of {depth} blocks.')
+    return resolved
+
+
 def _create(arch: dict, kwargs: dict) -> nn.Module:
     """The timm model of an ``arch``; its own keywords win."""
     if 'name' in arch:

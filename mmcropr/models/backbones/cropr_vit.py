@@ -11,7 +11,7 @@ from ..reducers.amounts import Progress
 from ..reducers.base import TokenReducer
 from ..reducers.build import ReducerConfig, Sizes, build_reducers
 from ..reducers.schedule import PruningSchedule
-from .arch import trunk_class
+from .arch import check_fuse_at, trunk_class
 from .timm_backbone import TimmBackbone
 
 
@@ -90,7 +90,7 @@ class CroprViT(TimmBackbone):
             raise ValueError(f"out_type must be 'featmap' or 'tokens', got "
                              f'{out_type!r}')
         self.out_type = out_type
-        self.fuse_at = self._check_fuse_at(fuse_at, len(self.vit.blocks))
+        self.fuse_at = check_fuse_at(fuse_at, len(self.vit.blocks), out_type)
         self.trunk = trunk_class(self.vit)(
             self.vit, with_cp, self.fuse_at)
         self.out_indices = self._check_indices(out_indices)
@@ -112,24 +112,6 @@ class CroprViT(TimmBackbone):
             raise ValueError("out_type='tokens' hands over the last block "
                              f'only; out_indices={indices} needs '
                              "out_type='featmap'.")
-        return resolved
-
-    def _check_fuse_at(self, fuse_at: Optional[int],
-                       depth: int) -> Optional[int]:
-        if fuse_at is None:
-            if self.out_type == 'featmap':
-                raise ValueError(
-                    "out_type='featmap' puts all tokens back before the last "
-                    "block; fuse_at=None goes with out_type='tokens' and a "
-                    'neck that takes what is left, such as mmcropr.PoolNeck.')
-            return None
-        if isinstance(fuse_at, bool) or not isinstance(fuse_at, int):
-            raise ValueError('fuse_at is the number of a block or None, got '
-                             f'{fuse_at!r}')
-        resolved = fuse_at + depth if fuse_at < 0 else fuse_at
-        if not 0 < resolved < depth:
-            raise ValueError(f'fuse_at={fuse_at} is no block from 1 to '
-                             f'{depth - 1} of a model of {depth} blocks.')
         return resolved
 
     def _build_reducers(self, cfg: ReducerConfig) -> None:
@@ -305,3 +287,20 @@ class CroprViT(TimmBackbone):
         for reducer in self.reducers:
             if hasattr(reducer, 'fold'):
                 reducer.fold()
+
+    def switch_to_deploy(self,
+                         size: Optional[Tuple[int, int]] = None) -> None:
+        """Make the backbone ready to be exported: queries folded into one per
+        reducer, no stochastic depth, nothing that learns. Outputs of
+        evaluation stay as they are; a second call changes nothing.
+
+        Args:
+            size: Height and width in pixels of images whose positions shall
+                be constants from now on; other sizes still work.
+        """
+        self.fold_queries()
+        for block in self.vit.blocks:
+            block.drop_path1, block.drop_path2 = nn.Identity(), nn.Identity()
+        self.eval().requires_grad_(False)
+        if size is not None:
+            self.trunk.fix_positions(size)

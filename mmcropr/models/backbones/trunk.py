@@ -56,6 +56,7 @@ class Trunk:
         self.grid: Tuple[int, int] = tuple(vit.patch_embed.grid_size)
         self.has_class_token = getattr(vit, 'cls_token', None) is not None
         self._hooks: Dict[int, AttentionHooks] = {}
+        self._fixed: Dict[Tuple[int, int], tuple] = {}
 
     # What differs between the families of timm
     def _positions(self, x: Tensor) -> Tuple[Tensor, Optional[Tensor]]:
@@ -91,7 +92,11 @@ class Trunk:
             image = F.pad(image, (0, pad[1], 0, pad[0]))
         x = self.vit.patch_embed(image)
         grid = (x.shape[1], x.shape[2])
-        x, rope = self._positions(x)
+        if grid in self._fixed:
+            constant, rope = self._fixed[grid]
+            x = constant + F.pad(x.flatten(1, 2), (0, 0, self.num_prefix, 0))
+        else:
+            x, rope = self._positions(x)
         return TokenState(
             self.vit.norm_pre(x),
             Origin(
@@ -106,6 +111,16 @@ class Trunk:
                     partial(self.block, number)
                     for number in range(self.stop, self.depth)),
                 norm=self.vit.norm))
+
+    @torch.no_grad()
+    def fix_positions(self, size: Tuple[int, int]) -> None:
+        """Take what images (H, W) get added, prefix tokens and positions, and
+        their rotary table as constants from now on: exporters would compute
+        them anew for every image, with operators that few runtimes have."""
+        grid = tuple(-(-n // p) for n, p in zip(size, self.patch_size))
+        weight = next(self.vit.parameters())
+        self._fixed[grid] = self._positions(
+            weight.new_zeros(1, *grid, self.embed_dim))
 
     @staticmethod
     def bias_of(state: TokenState) -> Optional[Tensor]:
