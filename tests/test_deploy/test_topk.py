@@ -75,7 +75,8 @@ def tiny(backbone: dict) -> dict:
         part.pop('num_queries', None)
         if part.get('num_heads'):
             part['num_heads'] = 2
-    arch = dict(TINY, depth=depth, reg_tokens=num_prefix - 1)
+    arch = dict(TINY, depth=depth, class_token=num_prefix > 0,
+                reg_tokens=max(num_prefix - 1, 0))
     same = {k: v for k, v in backbone.items()
             if k in ('type', 'out_type', 'out_indices', 'fuse_at')}
     return dict(
