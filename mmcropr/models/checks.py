@@ -11,7 +11,8 @@ from mmcropr.utils.build import head_of_tokens
 
 from .backbones import CroprViT
 from .heads import StateHead
-from .necks import LLFNeck, PoolNeck, check_neck, check_pyramid
+from .necks import (FusionNeck, LLFNeck, PoolNeck, check_neck,
+                    check_pyramid)
 
 # What a config adds for reducers that learn; {n} modules
 HEADS = {
@@ -139,6 +140,8 @@ def _check_necks(owner: nn.Module, backbone: CroprViT) -> None:
         raise ValueError(
             f'{" and ".join(type(n).__name__ for n in takers)} each run the '
             'last block of the backbone; leave all but the first out.')
+    if takers and isinstance(takers[0], FusionNeck):
+        takers[0].check_backbone(backbone)
     dense = next((name for name in DENSE_HEADS if hasattr(owner, name)), None)
     if dense and isinstance(necks[0], PoolNeck):
         raise ValueError(
@@ -147,9 +150,11 @@ def _check_necks(owner: nn.Module, backbone: CroprViT) -> None:
     reads_vectors = not dense and getattr(owner, 'head', None) is not None
     # mmpretrain's heads read vectors, but for those of attention by class
     reads_vectors = reads_vectors and 'CSRA' not in type(owner.head).__name__
-    if reads_vectors and len(necks) == 1 and isinstance(necks[0], LLFNeck):
+    if reads_vectors and len(necks) == 1 and isinstance(
+            necks[0], (LLFNeck, FusionNeck)):
         raise ValueError(
-            f'LLFNeck gives a map, the head of {kind} reads one vector per '
+            f'{type(necks[0]).__name__} gives a map, the head of {kind} reads '
+            'one vector per '
             "image: use neck=dict(type='mmcropr.PoolNeck').")
     if isinstance(necks[0], PoolNeck) and necks[0].llf is False and (
             backbone.num_modules and backbone.fuse_at is not None

@@ -37,6 +37,7 @@ def count_macs(module: nn.Module, shape: tuple) -> Dict[str, int]:
         if hasattr(part, 'fused_attn'):
             # A fused kernel hides its two matrix products from the counter.
             part.fused_attn = False
+    module.requires_grad_(False)  # the counter would look for gradients
     counter = FlopCounterMode(display=False)
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     with fake, counter, torch.no_grad():

@@ -14,10 +14,12 @@ except (ImportError, AssertionError) as error:
     CroprDepthHead = register_missing(MODELS, 'CroprDepthHead', 'mmseg', error)
     CroprSegHead = register_missing(MODELS, 'CroprSegHead', 'mmseg', error)
     DPTDepthHead = register_missing(MODELS, 'DPTDepthHead', 'mmseg', error)
+    DToPHead = register_missing(MODELS, 'DToPHead', 'mmseg', error)
     LinearHead = register_missing(MODELS, 'LinearHead', 'mmseg', error)
 else:
     from .depth_head import CroprDepthHead
     from .dpt_depth_head import DPTDepthHead
+    from .dtop_head import DToPHead
     from .linear_head import LinearHead
     from .seg_head import CroprSegHead
 
@@ -50,7 +52,7 @@ else:
 
 __all__ = [
     'Aggregator', 'AuxiliaryHead', 'CroprClsHead', 'CroprDepthHead',
-    'CroprMultiLabelHead', 'CroprSegHead', 'DPTDepthHead',
+    'CroprMultiLabelHead', 'CroprSegHead', 'DPTDepthHead', 'DToPHead',
     'DynamicViTClsHead', 'DynamicViTHead', 'EoMTHead', 'EoMTSegHead',
     'LinearHead', 'StateHead'
 ]

@@ -36,7 +36,7 @@ class LinearHead(BaseDecodeHead):
     def forward(self, inputs: FeatureMaps) -> Tensor:
         """Feature maps -> logits (B, num_classes, H, W); of a backbone that
         is not ours, on the grid of its feature map."""
-        logits = self.cls_seg(self._transform_inputs(inputs))
+        logits = self.patch_logits(inputs)
         state = getattr(inputs, 'state', None)
         if state is None:
             return logits
@@ -47,3 +47,7 @@ class LinearHead(BaseDecodeHead):
             align_corners=self.align_corners)
         height, width = state.image_size
         return logits[..., :height, :width]
+
+    def patch_logits(self, inputs: FeatureMaps) -> Tensor:
+        """Feature maps -> logits (B, num_classes, h, w)."""
+        return self.cls_seg(self._transform_inputs(inputs))

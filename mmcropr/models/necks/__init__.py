@@ -1,4 +1,7 @@
 # Copyright (c) mmcropr contributors.
+from .dtop_neck import DToPNeck
+from .fusion_neck import (CrossAttnConcatNeck, CrossAttnNeck, FusionNeck,
+                          MHSAConcatNeck, TokenConcatNeck)
 from .host_neck import HostNeck
 from .llf_neck import LLFNeck, check_neck
 from .pool_neck import PoolNeck
@@ -6,6 +9,7 @@ from .readout_neck import ReadoutNeck
 from .simple_fpn import SimpleFPN, check_pyramid
 
 __all__ = [
-    'HostNeck', 'LLFNeck', 'PoolNeck', 'ReadoutNeck', 'SimpleFPN',
-    'check_neck', 'check_pyramid'
+    'CrossAttnConcatNeck', 'CrossAttnNeck', 'DToPNeck', 'FusionNeck',
+    'HostNeck', 'LLFNeck', 'MHSAConcatNeck', 'PoolNeck', 'ReadoutNeck',
+    'SimpleFPN', 'TokenConcatNeck', 'check_neck', 'check_pyramid'
 ]

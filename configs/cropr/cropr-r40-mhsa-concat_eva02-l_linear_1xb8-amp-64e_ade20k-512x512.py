@@ -1,0 +1,9 @@
+# Token fusion of the paper's table:
+# kept and pruned tokens attend to each other in one more block
+_base_ = './cropr-r40_eva02-l_linear_1xb8-amp-64e_ade20k-512x512.py'
+model = dict(
+    neck=dict(
+        _delete_=True,
+        type='mmcropr.MHSAConcatNeck',
+        in_channels=1024,
+        num_heads=16))
