@@ -85,7 +85,7 @@ class Onnx(Format):
     def write(self, program: Any, names: List[str], description: dict,
               file: Path) -> None:
         program = program.run_decompositions(
-            {torch.ops.aten._cdist_forward.default: distances})
+            {torch.ops.aten.cdist.default: distances})
         with torch.no_grad():
             exported = torch.onnx.export(
                 program, dynamo=True, input_names=['image'],
@@ -113,7 +113,10 @@ class Onnx(Format):
             None, {name: image})
 
 
-def distances(x: Tensor, y: Tensor, p: float, mode: Any) -> Tensor:
+def distances(x: Tensor,
+              y: Tensor,
+              p: float = 2.,
+              compute_mode: Any = None) -> Tensor:
     """Euclidean distances (B, n, m) of rows by standard operators: a matrix
     product in float64, as exact as differences in float32."""
     x, y = x.double(), y.double()

@@ -41,7 +41,8 @@ def match_tokens(features: Tensor, count: int, num_prefix: int) -> Matching:
     similarity[:, :(num_prefix + 1) // 2] = -torch.inf
     similarity[:, :, :num_prefix // 2] = -torch.inf
     best, partner = similarity.max(-1)
-    proposals = best.argsort(dim=1, descending=True)
+    wanted = count if num_prefix else best.shape[1]
+    proposals = best.topk(wanted)[1]
     chosen = proposals[:, :count]
     source, target = 2 * chosen, 2 * partner.gather(1, chosen) + 1
     length = features.shape[1]
