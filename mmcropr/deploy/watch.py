@@ -55,7 +55,10 @@ def watch(backbone: CroprViT) -> Iterator[Watch]:
         now[0] = state.index
 
     def block(module: nn.Module, args: tuple, x: Tensor) -> None:
-        seen.blocks.append(Tokens(x, now[0]))
+        left = backbone.trunk.num_prefix + (
+            0 if now[0] is None else now[0].shape[1])
+        # A block that fuses has all of them
+        seen.blocks.append(Tokens(x, now[0] if left == x.shape[1] else None))
 
     def restart(module: nn.Module, args: tuple) -> None:
         now[0] = None
