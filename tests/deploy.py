@@ -36,4 +36,3 @@ def save(cfg: Config, folder: Path) -> Tuple[Path, Path]:
     torch.save(dict(state_dict=model.state_dict(), meta=meta), checkpoint)
     return config, checkpoint
 
-

@@ -11,8 +11,7 @@ from mmcropr.utils.build import head_of_tokens
 
 from .backbones import CroprViT
 from .heads import StateHead
-from .necks import (FusionNeck, LLFNeck, PoolNeck, check_neck,
-                    check_pyramid)
+from .necks import FusionNeck, LLFNeck, PoolNeck, check_neck, check_pyramid
 
 # What a config adds for reducers that learn; {n} modules
 HEADS = {

@@ -49,7 +49,7 @@ class DToPNeck(FusionNeck):
                 f'{backbone.num_modules}.')
         others = sorted({type(reducer).__name__
                          for reducer in backbone.reducers
-                         if set(reducer.makes) - {Prune}})
+                         if set(reducer.step_types) - {Prune}})
         if others:
             raise ValueError('DToPNeck classifies patches where they leave; '
                              f'{", ".join(others)} does not just prune them.')

@@ -156,7 +156,8 @@ class CrossAttnNeck(AttentionNeck):
 
     def fuse(self, state: TokenState) -> Tensor:
         state.finish_block()
-        tokens = state.restore().x if self.concat else state.x
+        kept, tokens = state.x, state.restore().x
+        tokens = tokens if self.concat else kept
         queries = resize_table(self.queries, self.grid, state.grid)
         queries = queries.expand(tokens.shape[0], -1, -1).to(tokens.dtype)
         patches = self.proj(self.block(queries, tokens))
