@@ -33,6 +33,7 @@ setup(
     extras_require={
         'timm': ['timm>=1.0.20'],
         'digits': ['scikit-learn', 'pycocotools'],
+        'deploy': ['onnx', 'onnxscript', 'onnxruntime'],
         'tests': ['pytest', 'scikit-learn', 'pycocotools'],
     },
     classifiers=[

@@ -14,7 +14,8 @@ LAYERS = ['mmcropr.version', 'mmcropr.utils', 'mmcropr.registry',
           'mmcropr.models.heads', 'mmcropr.models.checks',
           'mmcropr.models.classifiers', 'mmcropr.models.detectors',
           'mmcropr.models', 'mmcropr.datasets', 'mmcropr.evaluation',
-          'mmcropr.visualization', 'mmcropr.engine', 'mmcropr', 'tools']
+          'mmcropr.deploy', 'mmcropr.visualization', 'mmcropr.engine',
+          'mmcropr', 'tools']
 FILES = sorted(
     p.relative_to(ROOT).as_posix() for folder in ('mmcropr', 'tools')
     for p in (ROOT / folder).rglob('*.py'))

@@ -13,7 +13,6 @@ from typing import Any, Callable, Dict, List, Tuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from mmcropr.utils.versions import version_tuple
 
@@ -84,8 +83,6 @@ class Onnx(Format):
 
     def write(self, program: Any, names: List[str], description: dict,
               file: Path) -> None:
-        program = program.run_decompositions(
-            {torch.ops.aten.cdist.default: distances})
         with torch.no_grad():
             exported = torch.onnx.export(
                 program, dynamo=True, input_names=['image'],
@@ -111,19 +108,6 @@ class Onnx(Format):
         name = session.get_inputs()[0].name
         return _parse(found.get(KEY), file), lambda image: session.run(
             None, {name: image})
-
-
-def distances(x: Tensor,
-              y: Tensor,
-              p: float = 2.,
-              compute_mode: Any = None) -> Tensor:
-    """Euclidean distances (B, n, m) of rows by standard operators: a matrix
-    product in float64, as exact as differences in float32."""
-    x, y = x.double(), y.double()
-    squares = x.square().sum(-1)[..., :, None] + (
-        y.square().sum(-1)[..., None, :])
-    squares = squares - 2 * x @ y.transpose(-2, -1)
-    return squares.clamp(min=0).sqrt().float()
 
 
 class TorchExport(Format):

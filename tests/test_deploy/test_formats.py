@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mmcropr.deploy.export import to_program
-from mmcropr.deploy.formats import FORMATS, distances, format_of, open_file
+from mmcropr.deploy.formats import FORMATS, format_of, open_file
 from mmcropr.deploy.model import DeployModel
 from mmcropr.models import CroprViT, LLFNeck
 from tests.deploy import skip_without
@@ -97,14 +97,6 @@ def test_static_batch(tmp_path):
     check(run, model, (1, ))
     with pytest.raises(Exception):
         run(np.zeros((2, 3, *SHAPE), np.float32))
-
-
-def test_distances():
-    x = torch.randn(2, 9, 16)
-    mode = 'donot_use_mm_for_euclid_dist'
-    wanted = torch.cdist(x, x, compute_mode=mode)
-    assert torch.allclose(distances(x, x, 2., None), wanted, atol=1e-6)
-    assert distances(x, x, 2., None).diagonal(dim1=1, dim2=2).max() < 1e-6
 
 
 @pytest.mark.parametrize('name, error, text', [

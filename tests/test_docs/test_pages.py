@@ -44,6 +44,9 @@ RUN = {
     'tests/test_tools/test_analysis_tools.py',
     'python tools/analysis_tools/benchmark.py':
     'tests/test_tools/test_analysis_tools.py; GPU, or minutes',
+    'python tools/deploy/export.py': 'tests/test_tools/test_deploy_tools.py',
+    'python tools/deploy/verify.py': 'tests/test_tools/test_deploy_tools.py',
+    'python tools/deploy/benchmark.py': 'tests/test_docs/test_deploy_page.py',
     'python -m pytest': 'these are the tests',
     'tools/dist_': 'tests/test_tools/test_train_and_test.py; several GPUs',
     'tools/slurm_': 'a cluster',
