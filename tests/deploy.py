@@ -35,4 +35,3 @@ def save(cfg: Config, folder: Path) -> Tuple[Path, Path]:
     meta = dict(dataset_meta=dict(classes=[f'class{i}' for i in range(11)]))
     torch.save(dict(state_dict=model.state_dict(), meta=meta), checkpoint)
     return config, checkpoint
-

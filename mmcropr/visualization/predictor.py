@@ -93,8 +93,16 @@ class Predictor:
         self._load(dict(content, state_dict=state), checkpoint)
         self.model.to(self.device)
         self.pipeline = Compose(_pipeline(cfg))
-        meta = content.get('meta', {}).get('dataset_meta', {})
+        meta = content.get('meta', {}).get('dataset_meta') or self._classes()
         self.meta = {key.lower(): value for key, value in meta.items()}
+
+    def _classes(self) -> Dict[str, Any]:
+        """Names and colours of the classes as the data set of the test has
+        them, for checkpoints that do not say them."""
+        dataset = self.cfg.test_dataloader.dataset
+        kind = dataset.type
+        kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+        return {**getattr(kind, 'METAINFO', {}), **dataset.get('metainfo', {})}
 
     def _load(self, content: dict, name: str) -> None:
         with tempfile.TemporaryDirectory() as folder:
