@@ -148,3 +148,9 @@ def test_python_api(trained, shell, project, wheel):
     wanted = re.findall(r'^print\(.*\)  # (.*)$', code, re.M)
     assert len(wanted) > 4
     assert [line for line in said if line in wanted] == wanted, said
+    pictures, = blocks('docs/en/user_guides/pictures.md', 'python')
+    (project / 'pruning.png').unlink()
+    (project / 'pictures.py').write_text(pictures)
+    shell('python -W ignore pictures.py')
+    assert (project / 'pruning.png').is_file()
+    assert (wheel / 'mmcropr/visualization/explorer.html').is_file()

@@ -44,6 +44,10 @@ RUN = {
     'tests/test_tools/test_analysis_tools.py',
     'python tools/analysis_tools/benchmark.py':
     'tests/test_tools/test_analysis_tools.py; GPU, or minutes',
+    'python tools/visualize_pruning.py':
+    'tests/test_tools/test_visualize_pruning.py',
+    'python demo/image_demo.py': 'tests/test_demo/test_image_demo.py',
+    'tools/gpu_check.sh': 'tests/test_tools/test_gpu_check.py; a GPU',
     'python tools/deploy/export.py': 'tests/test_tools/test_deploy_tools.py',
     'python tools/deploy/verify.py': 'tests/test_tools/test_deploy_tools.py',
     'python tools/deploy/benchmark.py': 'tests/test_docs/test_deploy_page.py',

@@ -225,9 +225,9 @@ class CroprViT(TimmBackbone):
         state = trunk.embed(image)
         plan = self.plan(state.grid)
         hands_over = self.out_type == 'tokens'
+        stop = trunk.stop if hands_over else max(self.out_indices) + 1
         outputs = []
-        for number in range(
-                trunk.stop if hands_over else max(self.out_indices) + 1):
+        for number in range(stop):
             if number == self.fuse_at:
                 state.restore()
             state = self.run_block(number, state, plan.get(number))
@@ -282,21 +282,21 @@ class CroprViT(TimmBackbone):
         return state
 
     def fold_queries(self) -> None:
-        """Fold the queries of every reducer into one, for deployment: scores
-        stay as they are; ``num_queries=1`` then describes the model."""
+        """Fold the queries of every reducer into one (``num_queries=1``), with
+        the same scores, for deployment."""
         for reducer in self.reducers:
             if hasattr(reducer, 'fold'):
                 reducer.fold()
 
     def switch_to_deploy(self,
                          size: Optional[Tuple[int, int]] = None) -> None:
-        """Make the backbone ready to be exported: queries folded into one per
-        reducer, no stochastic depth, nothing that learns. Outputs of
-        evaluation stay as they are; a second call changes nothing.
+        """Make the backbone ready for export: queries folded, no stochastic
+        depth, nothing that learns; a second call changes nothing. Outputs stay
+        as they are.
 
         Args:
-            size: Height and width in pixels of images whose positions shall
-                be constants from now on; other sizes still work.
+            size: (H, W) in pixels of images whose positions shall be constants
+                from now on; other sizes still work.
         """
         self.fold_queries()
         for block in self.vit.blocks:

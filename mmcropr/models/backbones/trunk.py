@@ -114,9 +114,9 @@ class Trunk:
 
     @torch.no_grad()
     def fix_positions(self, size: Tuple[int, int]) -> None:
-        """Take what images (H, W) get added, prefix tokens and positions, and
-        their rotary table as constants from now on: exporters would compute
-        them anew for every image, with operators that few runtimes have."""
+        """Take prefix tokens, positions and rotary table of images (H, W) as
+        constants from now on: exporters would compute them for every image,
+        with operators that few runtimes have."""
         grid = tuple(-(-n // p) for n, p in zip(size, self.patch_size))
         weight = next(self.vit.parameters())
         self._fixed[grid] = self._positions(
@@ -150,8 +150,8 @@ class Trunk:
 
     @staticmethod
     def policy_of(state: TokenState) -> Optional[Tensor]:
-        """Which tokens others attend to, with a gradient, (B, P + K); None
-        without such decisions."""
+        """Which tokens others attend to, with a gradient, (B, P + K), if any.
+        """
         soft = state.mask is not None and state.mask.is_floating_point()
         return state.mask if soft else None
 

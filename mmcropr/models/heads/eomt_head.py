@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from mmcropr.registry import MODELS
 from mmcropr.structures import TokenState
 
+from .eomt_checks import check_sample
 from .scale_block import ScaleBlock, dot_product
 
 # Matching and points as published
@@ -284,27 +285,7 @@ class EoMTHead(Mask2FormerHead):
         return super().loss(x, batch_data_samples, *args)
 
     def _check_sample(self, sample: Any, size: Tuple[int, int]) -> None:
-        where = getattr(sample, 'img_path', 'an image')
-        if self.num_stuff_classes and 'gt_sem_seg' not in sample:
-            raise ValueError(
-                f'{type(self).__name__} has num_stuff_classes='
-                f'{self.num_stuff_classes}, and {where} comes without '
-                'gt_sem_seg: use a panoptic data set and '
-                'LoadPanopticAnnotations, or num_stuff_classes=0 for '
-                'instance segmentation.')
-        masks = sample.gt_instances.masks
-        found = (masks.height, masks.width)
-        self._check_size(found, size, where)
-
-    @staticmethod
-    def _check_size(found: Tuple[int, int], size: Tuple[int, int],
-                    where: str) -> None:
-        if tuple(found) != size:
-            raise ValueError(
-                f'masks of {where} are {found[0]} x {found[1]} px, images as '
-                f'the backbone takes them {size[0]} x {size[1]}: both must be '
-                'padded alike (pad_mask=True, pad_seg=True), to multiples of '
-                'the patch size.')
+        check_sample(self, sample, size)
 
     def loss_by_feat(self, all_cls_scores: List[Tensor],
                      all_mask_preds: List[Tensor],

@@ -8,6 +8,7 @@ from torch import Tensor
 from mmcropr.registry import MODELS
 from mmcropr.structures import TokenState
 
+from .eomt_checks import check_size
 from .eomt_head import EoMTHead
 
 
@@ -37,7 +38,7 @@ class EoMTSegHead(EoMTHead, Mask2FormerHead):
         self.ignore_index = ignore_index
 
     def _check_sample(self, sample: Any, size: Tuple[int, int]) -> None:
-        self._check_size(
+        check_size(
             tuple(sample.gt_sem_seg.data.shape[-2:]), size,
             getattr(sample, 'img_path', 'an image'))
 
