@@ -204,6 +204,19 @@ def test_compiled_equals_eager(options):
     torch.compiler.reset()
 
 
+@needs_gpu
+@pytest.mark.parametrize('batch, count', [(1, 1024), (8, 1024), (2, 9216)])
+def test_fused_selection(batch, count):
+    """The Triton kernel selects what the plain operations do."""
+    from mmcropr.structures.fused_select import fused_select
+    from mmcropr.structures.rows import select_rows
+    scores = torch.randn(batch, count, device=DEVICE)
+    found, wanted = (select(scores, count - 40, 1)
+                     for select in (fused_select, select_rows))
+    assert found[0].equal(wanted[0])
+    assert found[1].equal(wanted[1].view(batch, -1).sort(1)[0].flatten())
+
+
 UNMASKED = ('Cropr', 'NonSalient', 'Random', 'Variance', 'AttnTopK', 'TopK',
             'EViT', 'SiT', 'Sinkhorn', 'PatchMerger', 'DPCKNN', 'KMedoids')
 

@@ -1,10 +1,15 @@
 # Copyright (c) mmcropr contributors.
 """Index arithmetic on rows of token sequences, batched and of static shape.
 Notation: see ``token_state.py``."""
+import os
 from typing import NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor
+
+# Selection as one Triton kernel, on a GPU; no GPU has said yet where it wins
+FUSED = os.environ.get('MMCROPR_FUSED_SELECT') == '1'
+MOST = 16384  # scores of an image that one program of it holds
 
 
 class Numbers(NamedTuple):
@@ -42,6 +47,9 @@ def select_rows(scores: Tensor,
         the flattened batch (B * (P + K), D), image by image.
     """
     batch, num_scores = scores.shape
+    if FUSED and scores.is_cuda and num_scores <= MOST:
+        from .fused_select import fused_select
+        return fused_select(scores, num_keep, num_prefix)
     length = num_prefix + num_scores
     total, stay = batch * length, batch * (num_prefix + num_keep)
     if numbers is None:

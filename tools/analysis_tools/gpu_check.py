@@ -109,6 +109,27 @@ def run_table(step: Step, seconds: float, folder: Path) -> Dict[str, Any]:
     return json.loads((folder / f'{step.table}.json').read_text())
 
 
+def time_selection() -> List[Dict[str, Any]]:
+    """Microseconds of selecting 40 rows to prune, by the plain operations and
+    by the Triton kernel, for some batches and numbers of scores."""
+    from torch.utils.benchmark import Timer
+
+    from mmcropr.structures.fused_select import fused_select
+    from mmcropr.structures.rows import Numbers, select_rows
+    rows = []
+    for batch, count in ((1, 1024), (8, 1024), (32, 1024), (1, 9216)):
+        scores = torch.randn(batch, count, device='cuda')
+        numbers = Numbers.up_to(scores.numel(), scores.device)
+        names = dict(scores=scores, keep=count - 40, numbers=numbers,
+                     plain=select_rows, fused=fused_select)
+        rows.append(dict(batch=batch, count=count, **{
+            name: 1e6 * Timer(call, globals=names).blocked_autorange().median
+            for name, call in (
+                ('plain', 'plain(scores, keep, 0, numbers)'),
+                ('fused', 'fused(scores, keep)'))}))
+    return rows
+
+
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('out', nargs='?', type=Path, metavar='OUT.json',
@@ -139,6 +160,8 @@ def main() -> None:
             step.table: run_table(step, left(), Path(folder))
             for step in steps(cuda)
         }
+        if cuda:
+            result['selection_us'] = time_selection()
         name = ''.join(
             c if c.isalnum() else '-' for c in result['hardware'].lower())
         out = args.out or ROOT / f'docs/benchmarks/gpu_check_{name}.json'
