@@ -9,7 +9,7 @@ from torch import nn
 from mmcropr.structures import Decision, Route
 from mmcropr.utils.build import head_of_tokens
 
-from .backbones import CroprViT
+from .backbones import CroprViT, cropr_vit_of
 from .heads import StateHead
 from .necks import FusionNeck, LLFNeck, PoolNeck, check_neck, check_pyramid
 
@@ -70,7 +70,7 @@ def check_model(model: nn.Module) -> None:
     model = unwrap(model)
     _check_trackers(model)
     for owner, scope in _owners(model):
-        backbone = owner.backbone
+        backbone = cropr_vit_of(owner.backbone)
         joined = _head_of_tokens(owner)
         if joined is None:
             _check_necks(owner, backbone)
@@ -92,7 +92,7 @@ def _owners(model: nn.Module) -> Iterator[Tuple[nn.Module, nn.Module]]:
     part of the model with no other one in it, where its heads are."""
     modules = list(model.modules())
     for owner in modules:
-        if isinstance(owner._modules.get('backbone'), CroprViT):
+        if cropr_vit_of(owner._modules.get('backbone')) is not None:
             yield owner, next(
                 (m for m in modules if len(backbones_of(m)) == 1
                  and any(part is owner for part in m.modules())), owner)
@@ -173,6 +173,13 @@ def _check_states(owner: nn.Module, heads: List[StateHead]) -> None:
     reads = hasattr(owner, 'decode_head') or hasattr(owner, 'head')
     if not reads or not heads:
         return
+    tasks = getattr(getattr(owner, 'head', None), 'task_heads', nn.Module())
+    if any(isinstance(part, StateHead) for part in tasks.modules()):
+        raise ValueError(
+            'MultiTaskHead hands maps on without the token state, which a '
+            'head that trains reducers reads: give its tasks stock heads, and '
+            "the model type='mmcropr.CroprClassifier' with auxiliary_head="
+            "dict(type='mmcropr.CroprLabelHead', task=...).")
     for neck in necks:
         module = type(neck).__module__
         if module.startswith(('mmseg.', 'mmdet.', 'mmpretrain.')):
@@ -231,8 +238,9 @@ def _check_heads(backbone: CroprViT, heads: List[StateHead]) -> None:
                 p.requires_grad for r in learners for p in r.parameters()):
             warnings.warn(
                 f'no weight of {type(learners[0]).__name__} learns: all are '
-                'frozen, as by a LoRA wrapper or frozen_stages. Its selection '
-                'stays as it is.')
+                'frozen, as by the LoRAModel of mmpretrain, which leaves them '
+                "out of checkpoints, too: give it type='mmcropr.LoRAModel'. "
+                'Else the selection stays as it is.')
     for head in heads:
         head.check_backbone(backbone)
 

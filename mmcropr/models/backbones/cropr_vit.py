@@ -49,8 +49,7 @@ class CroprViT(TimmBackbone):
             blocks before the last are not normalised and hold pruned
             patches as they left. Nothing runs behind the last of these.
         pretrained: True for timm's weights of ``arch``, or a ``.pth`` or
-            ``.safetensors`` file (timm, MAE, EVA layouts). Loaded by
-            ``init_weights``, as all of OpenMMLab does before training.
+            ``.safetensors`` file (timm, MAE, EVA layouts); for init_weights.
         drop_path_rate: Stochastic depth, linear from 0. With a reducer the
             block that fuses has none (Cropr).
         fuse_at: Block before which all tokens are put back: by default the

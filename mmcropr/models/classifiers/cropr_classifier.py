@@ -3,12 +3,14 @@ import inspect
 from typing import Any, Dict, Optional, Union
 
 from mmpretrain.models.classifiers import ImageClassifier
+from mmpretrain.models.heads import MultiLabelClsHead
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
-from torch import nn
+from torch import Tensor, nn
 
 from mmcropr.registry import MODELS
 
-from ..backbones import CroprViT
+from ..backbones import CroprViT, cropr_vit_of
+from ..heads import CroprLabelHead, StateHead
 from ..necks import PoolNeck
 
 
@@ -20,11 +22,20 @@ class CroprClassifier(ImageClassifier):
     included; a size that is given and wrong is found by ``ModelCheckHook``
     and ``tools/train.py`` before training.
 
+    With an ``auxiliary_head`` it trains the reducers beside any head of
+    mmpretrain: for several labels, tasks, with margins. Its losses are named
+    ``aux.module<i>.loss``.
+
     Args:
-        backbone: A :class:`CroprViT`, or its config.
+        backbone: A :class:`CroprViT`, or its config, or a LoRA model of one.
         neck: A :class:`PoolNeck`, or its config; with another one nothing is
             known of the width it gives, and ``in_channels`` is left alone.
         head: A head of mmpretrain, or its config.
+        auxiliary_head: An auxiliary head, or the config of one, such as
+            ``dict(type='mmcropr.CroprLabelHead')``. Sizes that it leaves out
+            are those of backbone and head, and so are its loss and whether
+            images have several labels; of a ``MultiTaskHead`` those of its
+            ``task``.
         kwargs: See ``ImageClassifier``.
 
     Raises:
@@ -35,10 +46,12 @@ class CroprClassifier(ImageClassifier):
                  backbone: Union[dict, nn.Module],
                  neck: Union[dict, nn.Module, None] = None,
                  head: Union[dict, nn.Module, None] = None,
+                 auxiliary_head: Union[dict, nn.Module, None] = None,
                  **kwargs: Any) -> None:
         if not isinstance(backbone, nn.Module):
             backbone = MMPRETRAIN_MODELS.build(backbone)
-        if not isinstance(backbone, CroprViT):
+        vit = cropr_vit_of(backbone)
+        if vit is None:
             raise ValueError(
                 f'the backbone is {type(backbone).__name__}; CroprClassifier '
                 "is for a mmcropr.CroprViT. Use type='ImageClassifier' for "
@@ -46,8 +59,44 @@ class CroprClassifier(ImageClassifier):
         if neck is not None and not isinstance(neck, nn.Module):
             neck = MMPRETRAIN_MODELS.build(neck)
         if head is not None and not isinstance(head, nn.Module):
-            head = {**self._sizes(backbone, neck, head), **head}
+            head = {**self._sizes(vit, neck, head), **head}
         super().__init__(backbone, neck, head, **kwargs)
+        if isinstance(auxiliary_head, dict):
+            auxiliary_head = MODELS.build({
+                **self._auxiliary_sizes(vit, auxiliary_head),
+                **auxiliary_head})
+        self.auxiliary_head: Optional[StateHead] = auxiliary_head
+
+    def loss(self, inputs: Tensor, data_samples: list) -> Dict[str, Tensor]:
+        """Losses of the head and of the auxiliary head."""
+        feats = self.extract_feat(inputs)
+        losses = self.head.loss(feats, data_samples)
+        if self.auxiliary_head is not None:
+            extra = self.auxiliary_head.loss(feats, data_samples)
+            losses.update({f'aux.{key}': x for key, x in extra.items()})
+        return losses
+
+    def _auxiliary_sizes(self, vit: CroprViT, cfg: dict) -> Dict[str, Any]:
+        """Arguments of an auxiliary head that follow from backbone and
+        head."""
+        kind = cfg.get('type')
+        kind = MODELS.get(kind) if isinstance(kind, str) else kind
+        sizes = kind.sizes_of(vit) if hasattr(kind, 'sizes_of') else {}
+        if not (isinstance(kind, type) and issubclass(kind, CroprLabelHead)):
+            return sizes
+        head, heads = self.head, getattr(self.head, 'task_heads', None)
+        if heads is not None:
+            if cfg.get('task') not in heads:
+                raise ValueError(
+                    f'auxiliary_head has task={cfg.get("task")!r}, and the '
+                    f'tasks of the head are {sorted(heads)}: set one of them.')
+            head = heads[cfg['task']]
+        for key, name in (('num_classes', 'num_classes'),
+                          ('loss', 'loss_module')):
+            if hasattr(head, name):
+                sizes[key] = getattr(head, name)
+        sizes['multi_label'] = isinstance(head, MultiLabelClsHead)
+        return sizes
 
     @staticmethod
     def _sizes(backbone: CroprViT, neck: Optional[nn.Module],

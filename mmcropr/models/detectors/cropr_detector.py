@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mmcropr.registry import MODELS
 from mmcropr.structures import TokenState
 
-from ..backbones import CroprViT
+from ..backbones import cropr_vit_of
 from ..checks import check_model
 from ..heads import CroprMultiLabelHead, StateHead
 
@@ -91,7 +91,7 @@ class CroprDetector(BaseDetector):
                 'runs them several times per loss; CroprDetector takes a '
                 'detector with one backbone.')
         backbone = getattr(built, 'backbone', None)
-        if not isinstance(backbone, CroprViT):
+        if cropr_vit_of(backbone) is None:
             raise ValueError(
                 f'the backbone of detector={cfg.get("type")!r} is '
                 f'{type(backbone).__name__}; CroprDetector trains the '
@@ -108,7 +108,7 @@ class CroprDetector(BaseDetector):
                 f'auxiliary_head={name!r} does not read what reducers '
                 'leave; a detector trains Cropr by '
                 "dict(type='mmcropr.CroprMultiLabelHead').")
-        sizes = kind.sizes_of(self.detector.backbone)
+        sizes = kind.sizes_of(cropr_vit_of(self.detector.backbone))
         if 'in_channels' in sizes and 'num_classes' not in head:
             sizes['num_classes'] = self._num_classes()
         given = {**sizes, **head}

@@ -44,15 +44,18 @@ try:
 except (ImportError, AssertionError) as error:
     CroprClsHead = register_missing(MODELS, 'CroprClsHead', 'mmpretrain',
                                     error)
+    CroprLabelHead = register_missing(MODELS, 'CroprLabelHead', 'mmpretrain',
+                                      error)
     DynamicViTClsHead = register_missing(MODELS, 'DynamicViTClsHead',
                                          'mmpretrain', error)
 else:
     from .cls_head import CroprClsHead
     from .dynamic_vit_cls_head import DynamicViTClsHead
+    from .label_head import CroprLabelHead
 
 __all__ = [
     'Aggregator', 'AuxiliaryHead', 'CroprClsHead', 'CroprDepthHead',
-    'CroprMultiLabelHead', 'CroprSegHead', 'DPTDepthHead', 'DToPHead',
-    'DynamicViTClsHead', 'DynamicViTHead', 'EoMTHead', 'EoMTSegHead',
-    'LinearHead', 'StateHead'
+    'CroprLabelHead', 'CroprMultiLabelHead', 'CroprSegHead', 'DPTDepthHead',
+    'DToPHead', 'DynamicViTClsHead', 'DynamicViTHead', 'EoMTHead',
+    'EoMTSegHead', 'LinearHead', 'StateHead'
 ]

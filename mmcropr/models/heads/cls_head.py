@@ -1,49 +1,12 @@
 # Copyright (c) mmcropr contributors.
 from typing import Any, Dict, Optional
 
-import torch
 from mmpretrain.models.heads import LinearClsHead
-from torch import Tensor, nn
 
 from mmcropr.registry import MODELS
-from mmcropr.structures import FeatureMaps, TokenState
+from mmcropr.structures import FeatureMaps
 
-from .auxiliary_head import AuxiliaryHead
-
-
-class ClsAuxiliary(AuxiliaryHead):
-    """Auxiliary predictions of an image's class, one query per module.
-
-    Args:
-        criterion: The main loss, as mmpretrain's heads call it.
-        args: See :class:`AuxiliaryHead`.
-        kwargs: See :class:`AuxiliaryHead`.
-    """
-
-    def __init__(self, criterion: nn.Module, *args: Any,
-                 **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._criterion = (criterion, )  # the main head's, not a part of this
-
-    def check_backbone(self, backbone: Any) -> None:
-        super().check_backbone(backbone)
-        for reducer in self.learners(backbone):
-            if reducer.num_queries != 1:
-                raise ValueError(
-                    f'the reducer has num_queries={reducer.num_queries}; '
-                    'classification trains one query per module: set '
-                    'num_queries=1.')
-
-    def targets(self, state: TokenState, batch_data_samples: list) -> Tensor:
-        """Soft targets (B, num_classes) where a batch augmentation such as
-        mixup made them, else labels (B, )."""
-        if 'gt_score' in batch_data_samples[0]:
-            return torch.stack([s.gt_score for s in batch_data_samples])
-        return torch.cat([s.gt_label for s in batch_data_samples])
-
-    def loss_by_logits(self, logits: Tensor, targets: Tensor) -> dict:
-        return dict(loss=self._criterion[0](
-            logits[:, 0], targets, avg_factor=len(logits)))
+from .label_head import CroprLabelHead
 
 
 @MODELS.register_module()
@@ -77,14 +40,14 @@ class CroprClsHead(LinearClsHead):
                      type='TruncNormal', std=.02, override=dict(name='fc')),
                  **kwargs: Any) -> None:
         super().__init__(num_classes, in_channels, init_cfg, **kwargs)
-        self.auxiliary = ClsAuxiliary(
-            self.loss_module, in_channels, num_classes, num_modules,
+        self.auxiliary = CroprLabelHead(
+            in_channels, num_classes, num_modules, loss=self.loss_module,
             mlp_ratio=mlp_ratio, num_heads=num_heads, local=local)
 
     @classmethod
     def sizes_of(cls, backbone: Any) -> Dict[str, Any]:
         """Arguments that follow from a CroprViT."""
-        return ClsAuxiliary.sizes_of(backbone)
+        return CroprLabelHead.sizes_of(backbone)
 
     def loss(self, feats: FeatureMaps, data_samples: list,
              **kwargs: Any) -> dict:

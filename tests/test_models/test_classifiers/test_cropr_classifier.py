@@ -70,7 +70,7 @@ def test_backbone_without_a_learner():
     for reducer, message in (
             (None, 'the backbone has no reducer: remove this head'),
             (dict(type='mmcropr.Random', rate=4), 'Random leaves nothing that '
-             'ClsAuxiliary could learn from: remove this head')):
+             'CroprLabelHead could learn from: remove this head')):
         cfg = cropr_cfg()
         cfg['backbone']['reducer'] = reducer
         with pytest.raises(ValueError, match=message):
