@@ -8,6 +8,7 @@ from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from torch import Tensor, nn
 
 from mmcropr.registry import MODELS
+from mmcropr.structures import FeatureMaps, TokenState
 
 from ..backbones import CroprViT, cropr_vit_of
 from ..heads import CroprLabelHead, StateHead
@@ -58,14 +59,26 @@ class CroprClassifier(ImageClassifier):
                 'others.')
         if neck is not None and not isinstance(neck, nn.Module):
             neck = MMPRETRAIN_MODELS.build(neck)
+        classes = {}  # not every head remembers them
         if head is not None and not isinstance(head, nn.Module):
+            if 'num_classes' in head:
+                classes = dict(num_classes=head['num_classes'])
             head = {**self._sizes(vit, neck, head), **head}
         super().__init__(backbone, neck, head, **kwargs)
         if isinstance(auxiliary_head, dict):
             auxiliary_head = MODELS.build({
-                **self._auxiliary_sizes(vit, auxiliary_head),
+                **self._auxiliary_sizes(vit, auxiliary_head, classes),
                 **auxiliary_head})
         self.auxiliary_head: Optional[StateHead] = auxiliary_head
+
+    def extract_feat(self, inputs: Tensor, stage: str = 'neck') -> Any:
+        """Features of a stage, see ``ImageClassifier``; of the stage
+        'backbone' the map before the last block, (B, D, h, w), with pruned
+        patches as they left."""
+        feats = super().extract_feat(inputs, stage=stage)
+        if isinstance(feats, TokenState):
+            feats = FeatureMaps([feats.to_map(feats.full())], feats)
+        return feats
 
     def loss(self, inputs: Tensor, data_samples: list) -> Dict[str, Tensor]:
         """Losses of the head and of the auxiliary head."""
@@ -76,7 +89,8 @@ class CroprClassifier(ImageClassifier):
             losses.update({f'aux.{key}': x for key, x in extra.items()})
         return losses
 
-    def _auxiliary_sizes(self, vit: CroprViT, cfg: dict) -> Dict[str, Any]:
+    def _auxiliary_sizes(self, vit: CroprViT, cfg: dict,
+                         classes: Dict[str, int]) -> Dict[str, Any]:
         """Arguments of an auxiliary head that follow from backbone and
         head."""
         kind = cfg.get('type')
@@ -84,6 +98,7 @@ class CroprClassifier(ImageClassifier):
         sizes = kind.sizes_of(vit) if hasattr(kind, 'sizes_of') else {}
         if not (isinstance(kind, type) and issubclass(kind, CroprLabelHead)):
             return sizes
+        sizes.update(classes)
         head, heads = self.head, getattr(self.head, 'task_heads', None)
         if heads is not None:
             if cfg.get('task') not in heads:
