@@ -12,9 +12,11 @@ def of_mmdet(model: dict) -> dict:
     from mmdet.testing import demo_mm_inputs
     numbers = find(model, 'num_classes') + find(model, 'num_things_classes')
     numbers = [n for n in numbers if isinstance(n, int) and n > 0]
+    # Masks of RTMDet-Ins are of one size for a batch
+    second = SIZE if model['type'] == 'RTMDet' else SIZE - 28
     return demo_mm_inputs(
-        2, [(3, SIZE, SIZE), (3, SIZE, SIZE - 28)], num_items=[3, 2],
-        num_classes=min(numbers, default=1), with_mask=True,
+        2, [(3, SIZE, SIZE), (3, SIZE, second)], num_items=[3, 2],
+        num_classes=max(2, min(numbers, default=2)), with_mask=True,
         with_semantic=True)
 
 
@@ -28,7 +30,7 @@ def of_mmseg(model: dict) -> dict:
         size = (SIZE, SIZE)
         sample = SegDataSample(
             metainfo=dict(img_shape=size, ori_shape=size, pad_shape=size))
-        labels = torch.randint(0, head.get('num_classes', 2), (1, *size))
+        labels = torch.randint(0, max(find(head, 'num_classes'), default=2), (1, *size))
         sample.gt_sem_seg = PixelData(data=labels)
         sample.set_data(dict(
             gt_edge_map=PixelData(data=labels % 2),

@@ -2,7 +2,7 @@
 """Configs that mmdet, mmseg and mmpretrain ship: one per family."""
 from importlib import import_module
 from pathlib import Path
-from typing import Dict, Iterator, List, NamedTuple
+from typing import Callable, Dict, Iterator, List, NamedTuple
 
 from mmengine.config import Config
 
@@ -48,6 +48,11 @@ def _load(path: Path) -> dict:
         return Config.fromfile(path).get('model', {}).to_dict()
     except Exception:  # those of other packages, or of newer Pythons
         return {}
+
+
+def family_of(host: str, name: str, config: str) -> Family:
+    """A family by the path of a config that its host ships."""
+    return Family(host, name, config, _load(shipped(host) / config))
 
 
 def _candidates(folder: Path) -> List[Path]:
@@ -97,5 +102,5 @@ def classifiers() -> Iterator[Family]:
     return _heads_of('mmpretrain', 'head')
 
 
-FAMILIES: Dict[str, object] = dict(
+FAMILIES: Dict[str, Callable[[], Iterator[Family]]] = dict(
     mmdet=detectors, mmseg=segmentors, mmpretrain=classifiers)

@@ -9,6 +9,7 @@ only training needs. Writes a table in Markdown.
 import argparse
 import copy
 import logging
+import traceback
 import warnings
 from pathlib import Path
 from typing import Any, List, NamedTuple, Optional, Sequence
@@ -107,8 +108,10 @@ def attempt(cfg: dict, family: Family) -> List[str]:
 
 
 def says(error: BaseException) -> str:
-    """An error in one line of a table."""
-    text = ' '.join(str(error).split()).replace('|', '/')
+    """An error in one line of a table; one without words by its place."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    text = ' '.join(str(error).split()).replace('|', '/') or (
+        f'{Path(place.filename).name}, line {place.lineno}')
     return f'{type(error).__name__}: {text[:160]}'
 
 
@@ -117,7 +120,9 @@ def stock_error(family: Family) -> Optional[str]:
     try:
         model = build(small_model(family), family.host)
         model.init_weights()
-        step(model, BATCHES[family.host](family.model))
+        data = BATCHES[family.host](family.model)
+        step(model, data)
+        predictions(model, data)
     except Exception as error:
         return says(error)
     return None

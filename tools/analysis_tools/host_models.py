@@ -34,11 +34,18 @@ LINES: Dict[str, Callable[[dict], List[Change]]] = {
     'maskformer': lambda model: of_panoptic(256)[:1],
     'Mask2FormerHead': lambda model: [
         Change('decode_head.in_channels', [256] * 4)],
+    'MaskFormerHead': lambda model: [
+        Change('decode_head.in_channels', [256] * 4)],
+    'DepthwiseSeparableASPPHead': lambda model: [
+        Change('decode_head.c1_in_channels', DIM)],
+    'DPTHead': lambda model: [
+        Change('neck', dict(type='mmcropr.ReadoutNeck')),
+        Change('decode_head.embed_dims', DIM)],
 }
 
 
 # Sizes in these depend on each other
-WHOLE = ('boxinst', 'condinst', 'scnet')
+WHOLE = ('boxinst', 'condinst', 'queryinst', 'scnet')
 # Why nothing was tried
 REASONS = {
     'ClsHead': 'it reads classes, not features: use `LinearClsHead`',
@@ -53,8 +60,21 @@ REASONS = {
     'ArcFaceClsHead': 'the retriever evaluates; `CroprClassifier` trains this '
                       'head beside `CroprLabelHead`',
     'fast_rcnn': 'its proposals are files',
+    'DDRHead': 'it reads the two branches of a DDRNet',
+    'PIDHead': 'it reads the three branches of a PIDNet',
     'centripetalnet': 'it reads the two stacks of an Hourglass',
     'clrnet': 'lanes: its data preprocessor is in no host',
+    'glip': 'its language model would be downloaded',
+    'grounding_dino': 'its language model would be downloaded',
+    'mm_grounding_dino': 'its language model would be downloaded',
+    'lad': 'its teacher would be downloaded',
+    'ld': 'its teacher would be downloaded',
+    'mask2former_vis': 'it learns from clips, which go through the backbone '
+                       'frame by frame',
+    'masktrack_rcnn': 'it learns from pairs of frames: two runs of the '
+                      'backbone for one loss',
+    'reid': 'identities of people: see mmpretrain',
+    'yolo': 'its head reads the coarsest level first',
     'cornernet': 'it reads the two stacks of an Hourglass',
     'tridentnet': 'its detector makes branches of a ResNet',
 }
@@ -125,7 +145,7 @@ def pyramid(model: dict) -> Tuple[list, int, int, list]:
     first, *rest = neck if isinstance(neck, (list, tuple)) else [neck]
     channels = first.get('out_channels', 256)
     strides = None
-    for name in ('rpn_head', 'bbox_head', 'mask_head'):
+    for name in ('rpn_head', 'bbox_head'):
         head = model.get(name)
         head = (head or {}) if not isinstance(head, list) else head[0]
         priors = head.get('anchor_generator', head.get('prior_generator', {}))
@@ -191,11 +211,12 @@ def as_segmentor(model: dict) -> dict:
         elif 'in_index' in head:
             head['in_index'] = -1
     depth = model['type'] == 'DepthEstimator'
-    classes = {} if depth else dict(num_classes=heads[-1]['num_classes'])
+    classes = {} if depth else dict(
+        num_classes=max(find(heads[-1], 'num_classes')))
     model['auxiliary_head'] = dict(
         type=f'mmcropr.Cropr{"Depth" if depth else "Seg"}Head',
         in_channels=DIM, num_modules=2, **classes)
-    model['test_cfg'] = dict(mode='whole')
+    model['test_cfg'] = dict(model.get('test_cfg') or {}, mode='whole')
     return model
 
 
@@ -225,8 +246,8 @@ def with_cropr(family: Family, lines: bool) -> Tuple[dict, List[Change]]:
     Returns:
         Config of the model, and what was changed.
     """
-    model = small_model(family)
+    model = RECIPES[family.host](small_model(family))
     make: Optional[Callable] = LINES.get(family.name) if lines else None
     changes = make(model) if make else []
-    apply(model, changes)
-    return RECIPES[family.host](model), changes
+    apply(model.get('detector', model), changes)
+    return model, changes

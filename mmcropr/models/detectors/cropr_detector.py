@@ -77,7 +77,15 @@ class CroprDetector(BaseDetector):
         cfg = ConfigDict(cfg)  # parts of mmdet read it by attribute
         if data_preprocessor is not None:
             cfg.setdefault('data_preprocessor', data_preprocessor)
-        built = MMDET_MODELS.build(cfg)
+        try:
+            built = MMDET_MODELS.build(cfg)
+        except AttributeError as error:
+            if "'CroprViT' object has no attribute" not in str(error):
+                raise
+            raise ValueError(
+                f'detector={cfg.get("type")!r} asks its backbone for what a '
+                'plain ViT has not (TridentNet for the branches of its '
+                f'ResNet): {error}. Take another detector.') from error
         if not isinstance(built, BaseDetector):
             raise TypeError(
                 f'detector={cfg.get("type")!r} is a {type(built).__name__}, '

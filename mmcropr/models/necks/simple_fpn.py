@@ -72,7 +72,8 @@ class SimpleFPN(BaseModule):
         if not steps or steps != sorted(set(steps)) or len(steps) > num_outs:
             raise ValueError(f'strides={tuple(strides)} must ascend, from one '
                              f'to num_outs={num_outs} of them.')
-        self.in_channels, self.patch_size = in_channels, patch_size
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.patch_size = patch_size
         self.strides = list(strides)
         while len(self.strides) < num_outs:
             self.strides.append(self.strides[-1] * 2)
@@ -173,6 +174,7 @@ def check_pyramid(detector: nn.Module) -> None:
                 f'in_channels={trunk.embed_dim}.')
     if any(type(n).__name__ not in SAME_LEVELS for n in necks[number + 1:]):
         return
+    _check_readers(detector, neck)
     for name, module in detector.named_modules():
         expected = _strides_of(module)
         if expected and not _reads(name, expected, neck.strides):
@@ -180,6 +182,29 @@ def check_pyramid(detector: nn.Module) -> None:
                 f'{name} works on strides {expected}, SimpleFPN gives '
                 f'{neck.strides}: set its strides and num_outs accordingly '
                 '(levels beyond the given strides double the last one).')
+
+
+def _check_readers(model: nn.Module, pyramid: SimpleFPN) -> None:
+    """Of what reads levels without strides: DETR, which takes the last one,
+    and pixel decoders (MaskFormer, Mask2Former), by a convolution each."""
+    if len(pyramid.strides) > 1 and any(
+            c.__name__ == 'DETR' for c in type(model).__mro__):
+        raise ValueError(
+            f'{type(model).__name__} reads one map, and SimpleFPN gives '
+            f'{len(pyramid.strides)}: the weights of the others would have no '
+            'gradient, for which DDP waits. Set strides=[32] and num_outs=1.')
+    for name, module in model.named_modules():
+        if not type(module).__name__.endswith('PixelDecoder'):
+            continue
+        convs = [conv for key in ('input_convs', 'lateral_convs')
+                 for conv in getattr(module, key, ())]
+        widths = {conv.in_channels for conv in convs}
+        if widths - {pyramid.out_channels}:
+            raise ValueError(
+                f'{name} reads maps of {sorted(widths)} channels, SimpleFPN '
+                f'gives {pyramid.out_channels}: set in_channels='
+                f'[{pyramid.out_channels}] * {len(pyramid.strides)} in '
+                f'{name.rpartition(".")[0]}.')
 
 
 def _reads(name: str, expected: List[int], strides: List[Stride]) -> bool:

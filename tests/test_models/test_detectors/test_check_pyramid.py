@@ -1,8 +1,11 @@
 # Copyright (c) mmcropr contributors.
 """Heads that read other levels than a pyramid has, and those that may."""
+import copy
+
 import pytest
 import torch
 from mmdet.models.task_modules import AnchorGenerator
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
@@ -10,7 +13,7 @@ from mmcropr.models import CroprViT, HostNeck, LLFNeck, SimpleFPN
 from mmcropr.models.checks import check_model
 from mmcropr.models.necks import check_pyramid
 from mmcropr.structures import FeatureMaps
-from tests.utils import TINY, TINY_EVA
+from tests.utils import TINY, TINY_EVA, shrink_sizes
 
 
 class Reader(nn.Module):
@@ -203,3 +206,46 @@ def test_frozen_queries_are_said():
     model.backbone.reducers.requires_grad_(False)
     with pytest.warns(UserWarning, match='no weight of Cropr learns'):
         check_model(model)
+
+
+@pytest.mark.parametrize('name, levels', [
+    ('detr/detr_r50_8xb2-150e_coco', 'DETR reads one map, and SimpleFPN gives '
+     '4: .* Set strides=.32. and num_outs=1'),
+    ('conditional_detr/conditional-detr_r50_8xb2-50e_coco',
+     'ConditionalDETR reads one map'),
+    ('mask2former/mask2former_r50_8xb2-lsj-50e_coco', r'pixel_decoder reads '
+     r'maps of \[256, 512, 1024, 2048\] channels, SimpleFPN gives 256: set '
+     r'in_channels=\[256\] \* 4 in panoptic_head'),
+    ('maskformer/maskformer_r50_ms-16xb1-75e_coco', 'set in_channels='),
+])
+def test_levels_that_nobody_reads(name, levels):
+    init_default_scope('mmdet')
+    cfg = Config.fromstring(f'_base_ = "mmdet::{name}.py"', '.py').model
+    cfg.backbone = dict(type='mmcropr.CroprViT', arch=TINY_EVA, img_size=64,
+                        out_type='tokens')
+    cfg.neck = [
+        dict(type='mmcropr.LLFNeck'),
+        dict(type='mmcropr.SimpleFPN', in_channels=32, num_outs=4)]
+    cfg = ConfigDict(shrink_sizes(cfg.to_dict()))
+    with pytest.raises(ValueError, match=levels):
+        check_model(MODELS.build(copy.deepcopy(cfg)))
+    if 'mask' in name:
+        cfg.panoptic_head.in_channels = [256] * 4
+    else:
+        cfg.neck[1].update(strides=[32], num_outs=1)
+    check_model(MODELS.build(cfg))
+
+
+def test_detector_that_needs_a_resnet():
+    init_default_scope('mmdet')
+    name = 'mmdet::tridentnet/tridentnet_r50-caffe_1x_coco.py'
+    cfg = Config.fromstring(f'_base_ = "{name}"', '.py').model
+    cfg.backbone = dict(
+        type='mmcropr.CroprViT', arch=TINY, img_size=64, out_type='tokens',
+        reducer=dict(type='mmcropr.Cropr', rate=4))
+    cfg.neck = [dict(type='mmcropr.LLFNeck')]
+    with pytest.raises(ValueError, match="'TridentFasterRCNN' asks its "
+                       'backbone for what a plain ViT has not.*num_branch'):
+        MODELS.build(dict(
+            type='mmcropr.CroprDetector', detector=cfg,
+            auxiliary_head=dict(type='mmcropr.CroprMultiLabelHead')))
