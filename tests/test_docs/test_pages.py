@@ -51,6 +51,8 @@ RUN = {
     'python tools/deploy/export.py': 'tests/test_tools/test_deploy_tools.py',
     'python tools/deploy/verify.py': 'tests/test_tools/test_deploy_tools.py',
     'python tools/deploy/benchmark.py': 'tests/test_docs/test_deploy_page.py',
+    'python tools/analysis_tools/host_matrix.py':
+    'tests/test_tools/test_host_matrix.py; all of it takes half an hour',
     'python -m pytest': 'these are the tests',
     'tools/dist_': 'tests/test_tools/test_train_and_test.py; several GPUs',
     'tools/slurm_': 'a cluster',

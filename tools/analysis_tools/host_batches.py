@@ -14,10 +14,13 @@ def of_mmdet(model: dict) -> dict:
     numbers = [n for n in numbers if isinstance(n, int) and n > 0]
     # Masks of RTMDet-Ins are of one size for a batch
     second = SIZE if model['type'] == 'RTMDet' else SIZE - 28
-    return demo_mm_inputs(
+    classes = min(numbers, default=1)
+    data = demo_mm_inputs(
         2, [(3, SIZE, SIZE), (3, SIZE, second)], num_items=[3, 2],
-        num_classes=max(2, min(numbers, default=2)), with_mask=True,
-        with_semantic=True)
+        num_classes=max(2, classes), with_mask=True, with_semantic=True)
+    for sample in data['data_samples']:
+        sample.gt_instances.labels.clamp_(max=classes - 1)
+    return data
 
 
 def of_mmseg(model: dict) -> dict:
@@ -30,7 +33,8 @@ def of_mmseg(model: dict) -> dict:
         size = (SIZE, SIZE)
         sample = SegDataSample(
             metainfo=dict(img_shape=size, ori_shape=size, pad_shape=size))
-        labels = torch.randint(0, max(find(head, 'num_classes'), default=2), (1, *size))
+        classes = max(find(head, 'num_classes'), default=2)
+        labels = torch.randint(0, classes, (1, *size))
         sample.gt_sem_seg = PixelData(data=labels)
         sample.set_data(dict(
             gt_edge_map=PixelData(data=labels % 2),

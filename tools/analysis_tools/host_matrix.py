@@ -101,7 +101,9 @@ def attempt(cfg: dict, family: Family) -> List[str]:
         key.removeprefix('detector.'): value
         for key, value in model.state_dict().items()
         if not key.startswith('auxiliary_head.')}
-    plain.load_state_dict(weights)
+    missing = plain.load_state_dict(weights, strict=False).missing_keys
+    if missing:
+        raise RuntimeError(f'without its auxiliary head it lacks {missing}')
     if predictions(model, data) != predictions(plain, data):
         raise RuntimeError('without its auxiliary head it predicts otherwise')
     return unused

@@ -9,7 +9,7 @@ SIZE, DIM, DEPTH = 128, 32, 4
 ARCH = dict(family='vit', embed_dim=DIM, depth=DEPTH, num_heads=2)
 # Wherever they are in a model, so that a step takes seconds
 SMALLER = {
-    'num_queries': 20, 'num_layers': 1, 'num_dn_queries': 10,
+    'num_queries': 20, 'num_layers': 2, 'num_dn_queries': 10,
     'feedforward_channels': 64, 'stacked_convs': 1, 'num_convs': 1,
     'nms_pre': 50, 'max_per_img': 20}  # yapf: disable
 # Strides that ResNet's stages have, by their channels
@@ -34,6 +34,9 @@ LINES: Dict[str, Callable[[dict], List[Change]]] = {
     'maskformer': lambda model: of_panoptic(256)[:1],
     'Mask2FormerHead': lambda model: [
         Change('decode_head.in_channels', [256] * 4)],
+    'rpn': lambda model: [Change('auxiliary_head.num_classes', 1)],
+    'VPDDepthHead': lambda model: [
+        Change('decode_head.in_channels', [256] * 4)],
     'MaskFormerHead': lambda model: [
         Change('decode_head.in_channels', [256] * 4)],
     'DepthwiseSeparableASPPHead': lambda model: [
@@ -52,8 +55,8 @@ REASONS = {
     'MultiLabelClsHead': 'it reads classes, not features: use '
                          '`MultiLabelLinearClsHead`',
     'ConformerHead': 'it reads the two branches of a Conformer',
-    'DeiTClsHead': 'it reads a class and a distillation token of mmpretrain\'s '
-                   'own ViT: use `LinearClsHead`',
+    'DeiTClsHead': 'it reads a class and a distillation token: use '
+                   '`LinearClsHead`',
     'EfficientFormerClsHead': 'it reads a pair of tokens: use `LinearClsHead`',
     'LeViTClsHead': 'it reads what LeViT pools: use `LinearClsHead`',
     'VigClsHead': 'it reads maps of a graph network: use `LinearClsHead`',
@@ -62,6 +65,7 @@ REASONS = {
     'fast_rcnn': 'its proposals are files',
     'DDRHead': 'it reads the two branches of a DDRNet',
     'PIDHead': 'it reads the three branches of a PIDNet',
+    'LRASPPHead': 'it pools windows of 49 x 49 cells',
     'centripetalnet': 'it reads the two stacks of an Hourglass',
     'clrnet': 'lanes: its data preprocessor is in no host',
     'glip': 'its language model would be downloaded',
@@ -80,24 +84,23 @@ REASONS = {
 }
 
 
-def smaller(part: Any) -> Any:
+def smaller(part: Any, sizes: dict = SMALLER) -> Any:
     """Copy of a config with fewer layers, queries and proposals, weights that
     are not downloaded, and norms that run without a GPU."""
     if isinstance(part, dict):
         return {
-            key: SMALLER[key] if isinstance(value, int) and key in SMALLER
-            else smaller(value) for key, value in part.items()
+            key: sizes[key] if isinstance(value, int) and key in sizes
+            else smaller(value, sizes) for key, value in part.items()
             if key != 'init_cfg' or 'Pretrained' not in str(value)}
     if isinstance(part, (list, tuple)):
-        return type(part)(map(smaller, part))
+        return type(part)(smaller(item, sizes) for item in part)
     return 'BN' if part == 'SyncBN' else part
 
 
 def small_model(family: Family) -> dict:
     """Copy of the model of a family, small."""
-    model = copy.deepcopy(family.model)
-    if family.name not in WHOLE:
-        model = smaller(model)
+    model = smaller(
+        copy.deepcopy(family.model), {} if family.name in WHOLE else SMALLER)
     if family.host == 'mmpretrain':  # the config has it beside the model
         classes = model['head'].get('num_classes', 1000)
         model['data_preprocessor'] = dict(num_classes=classes)
@@ -182,6 +185,7 @@ def as_segmentor(model: dict) -> dict:
     """A segmentor, by the recipe of the segmentation guide."""
     heads = model['decode_head']
     heads = heads if isinstance(heads, list) else [heads]
+    heads = [head.get('kernel_generate_head', head) for head in heads]
     index = heads[-1].get('in_index', -1)
     several = [h for h in heads if isinstance(h.get('in_index'),
                                               (list, tuple))]
@@ -249,5 +253,7 @@ def with_cropr(family: Family, lines: bool) -> Tuple[dict, List[Change]]:
     model = RECIPES[family.host](small_model(family))
     make: Optional[Callable] = LINES.get(family.name) if lines else None
     changes = make(model) if make else []
-    apply(model.get('detector', model), changes)
+    for change in changes:
+        ours = change.place.startswith('auxiliary_head')
+        apply(model if ours else model.get('detector', model), [change])
     return model, changes
