@@ -1,14 +1,18 @@
 # Copyright (c) mmcropr contributors.
 """The three inferences of EoMT through the hosts' own heads, against numbers
 of the authors' implementation."""
+import numpy as np
 import pytest
 import torch
+from mmdet.registry import MODELS, TRANSFORMS
 from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from torch import Tensor
 from torch.nn import functional as F
 
 from tests.eomt import detector, normalise, segmentor
-from tests.utils import check_close, load_vectors
+from tests.utils import ROOT, check_close, load_vectors
 
 INSTANCES = dict(
     panoptic_on=False, instance_on=True, max_per_image=10)  # yapf: disable
@@ -89,6 +93,27 @@ def test_of_padded_images_at_their_own_size(reference):
             found.pred_instances, vectors[f'fit.instance_scores.{i}'])
         areas = found.pred_instances.masks[order].flatten(1).sum(1)
         assert torch.equal(areas, vectors[f'fit.instance_area.{i}'])
+
+
+def test_images_as_the_configs_prepare_them(reference):
+    """Resized as Pillow does, padded with black, and only then normalised."""
+    cfg, vectors = reference
+    name = 'eomt_dinov2-l_4xb4-amp-12e_coco-panoptic-640.py'
+    config = Config.fromfile(ROOT / 'configs/no_pruning' / name)
+    init_default_scope('mmdet')
+    step = next(s for s in config.test_pipeline if s.type == 'Resize')
+    resize = TRANSFORMS.build(dict(step, scale=(96, 96)))
+    prepare = MODELS.build(
+        dict(config.model.data_preprocessor, size=(96, 96)))
+    images, samples = [], []
+    for i, size in enumerate(cfg['orig_sizes_fit']):
+        image = vectors[f'fit.image.{i}'].flip(0).permute(1, 2, 0).numpy()
+        image = resize(dict(img=np.ascontiguousarray(image)))['img']
+        assert image.shape[:2] == fitted(size)
+        images.append(torch.from_numpy(image).permute(2, 0, 1))
+        samples.append(blank(fitted(size), tuple(size)))
+    found = prepare(dict(inputs=images, data_samples=samples))['inputs']
+    torch.testing.assert_close(found, normalise(vectors['fit.input']))
 
 
 def test_every_rule_of_the_panoptic_map(reference):
