@@ -58,7 +58,7 @@ class Reductions:
         """
         total = self.x.shape[0] * self.length
         numbers = self.cache.get('numbers')
-        if numbers is None or len(numbers.order) < total:
+        if numbers is None or numbers.order.shape[0] < total:
             numbers = Numbers.up_to(total, self.x.device)
             self.cache['numbers'] = numbers
         return numbers
