@@ -30,8 +30,7 @@ class CroprViT(TimmBackbone):
         img_size: Image size of training in pixels, (H, W) or one number. It
             sets the position embeddings and the grid that the schedule
             refers to; images of any size can be given.
-        patch_size: In pixels; the model's own by default. Pretrained patch
-            embeddings are resampled.
+        patch_size: In pixels; the model's own by default (else resampled).
         in_channels: Channels of the image.
         reducer: Config of the reducer, with the keys of the schedule in it
             (``rate``, ``tpr``, ``keep`` or ``keep_rate``; ``modules``,
@@ -39,12 +38,10 @@ class CroprViT(TimmBackbone):
             per module. A list of them puts several methods into one model,
             each at ``modules`` of its own. None runs the ViT as it is.
         out_type: 'featmap' puts all tokens back before the last block (Last
-            Layer Fusion) and returns feature maps, for any head (heads of
-            mmseg stretch the map over the image, which for an image off the
-            patch size includes some padding); 'tokens'
-            stops before that block and returns a :class:`TokenState` for
-            a neck such as ``mmcropr.LLFNeck``, or a head such as
-            ``mmcropr.EoMTHead``, which runs what remains.
+            Layer Fusion) and returns feature maps, for any head (those of
+            mmseg stretch it over the image, padding to whole patches too);
+            'tokens' stops before that block and returns a :class:`TokenState`
+            for ``mmcropr.LLFNeck`` or ``mmcropr.EoMTHead``, which go on.
         out_indices: With 'featmap', blocks whose maps are returned. Maps of
             blocks before the last are not normalised and hold pruned
             patches as they left. Nothing runs behind the last of these.
@@ -54,12 +51,10 @@ class CroprViT(TimmBackbone):
             block that fuses has none (Cropr).
         fuse_at: Block before which all tokens are put back: by default the
             last one (Last Layer Fusion), an earlier one to run more blocks on
-            all tokens, or to let queries join there; negative numbers count
-            from the end. None never puts them back, for a neck that pools
-            what is left, and 'tokens' then stops before the last block.
-            Reducers follow blocks before it.
-        frozen_stages: -1 freezes nothing, 0 the embeddings, n also the first
-            n blocks.
+            all tokens or with queries; -1 counts from the end. None never
+            puts them back, for a neck that pools what is left ('tokens' then
+            stops before the last block). Reducers follow blocks before it.
+        frozen_stages: -1: nothing, 0: the embeddings, n: n blocks as well.
         with_cp: Gradient checkpointing of the blocks.
         init_cfg: As of every mmengine module.
 

@@ -34,9 +34,8 @@ class Trunk:
     Args:
         vit: As made by :func:`build_vit`.
         with_cp: Recompute blocks in the backward pass to save memory.
-        fuse_at: Block before which all tokens are put back, and before which
-            'tokens' are handed over; None never puts them back, and hands
-            over before the last block.
+        fuse_at: Block before which all tokens are put back and 'tokens' are
+            handed over (None: never, and before the last block).
     """
 
     #: Keys and shapes of published checkpoints -> those of the model
@@ -150,8 +149,7 @@ class Trunk:
 
     @staticmethod
     def policy_of(state: TokenState) -> Optional[Tensor]:
-        """Which tokens others attend to, with a gradient, (B, P + K), if any.
-        """
+        """Which tokens others attend to, with a gradient, (B, P + K)."""
         soft = state.mask is not None and state.mask.is_floating_point()
         return state.mask if soft else None
 
