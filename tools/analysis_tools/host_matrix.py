@@ -17,7 +17,7 @@ from typing import Any, List, NamedTuple, Optional, Sequence
 import torch
 from host_batches import BATCHES
 from host_configs import FAMILIES, Family
-from host_models import REASONS, small_model, with_cropr
+from host_models import MISSING, REASONS, small_model, with_cropr
 from mmengine.config import ConfigDict
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import MODELS, init_default_scope
@@ -136,6 +136,8 @@ def examine(family: Family) -> Row:
     row = Row(family.host, family.name, family.config, '', '')
     if family.name in REASONS:
         return row._replace(result='cannot', note=REASONS[family.name])
+    if family.name in MISSING:
+        return row._replace(result='not tried', note=MISSING[family.name])
     if kinds and kind not in kinds:
         return row._replace(
             result='not tried', note=f'{kind}: no training by labels alone')

@@ -49,7 +49,7 @@ LINES: Dict[str, Callable[[dict], List[Change]]] = {
 
 # Sizes in these depend on each other
 WHOLE = ('boxinst', 'condinst', 'queryinst', 'scnet')
-# Why nothing was tried
+# Heads that read more than maps of a plain ViT
 REASONS = {
     'ClsHead': 'it reads classes, not features: use `LinearClsHead`',
     'MultiLabelClsHead': 'it reads classes, not features: use '
@@ -60,27 +60,29 @@ REASONS = {
     'EfficientFormerClsHead': 'it reads a pair of tokens: use `LinearClsHead`',
     'LeViTClsHead': 'it reads what LeViT pools: use `LinearClsHead`',
     'VigClsHead': 'it reads maps of a graph network: use `LinearClsHead`',
-    'ArcFaceClsHead': 'the retriever evaluates; `CroprClassifier` trains this '
-                      'head beside `CroprLabelHead`',
-    'fast_rcnn': 'its proposals are files',
     'DDRHead': 'it reads the two branches of a DDRNet',
     'PIDHead': 'it reads the three branches of a PIDNet',
     'LRASPPHead': 'it pools windows of 49 x 49 cells',
     'centripetalnet': 'it reads the two stacks of an Hourglass',
+    'cornernet': 'it reads the two stacks of an Hourglass',
+    'masktrack_rcnn': 'it learns from pairs of frames: two runs of the '
+                      'backbone for one loss',
+    'tridentnet': 'its detector makes branches of a ResNet',
+    'yolo': 'its head reads the coarsest level first',
+}
+# What is not at hand here
+MISSING = {
+    'ArcFaceClsHead': 'the retriever evaluates; `CroprClassifier` trains this '
+                      'head beside `CroprLabelHead`',
     'clrnet': 'lanes: its data preprocessor is in no host',
+    'fast_rcnn': 'its proposals are files; see faster_rcnn',
     'glip': 'its language model would be downloaded',
     'grounding_dino': 'its language model would be downloaded',
     'mm_grounding_dino': 'its language model would be downloaded',
     'lad': 'its teacher would be downloaded',
     'ld': 'its teacher would be downloaded',
-    'mask2former_vis': 'it learns from clips, which go through the backbone '
-                       'frame by frame',
-    'masktrack_rcnn': 'it learns from pairs of frames: two runs of the '
-                      'backbone for one loss',
+    'mask2former_vis': 'it learns from clips',
     'reid': 'identities of people: see mmpretrain',
-    'yolo': 'its head reads the coarsest level first',
-    'cornernet': 'it reads the two stacks of an Hourglass',
-    'tridentnet': 'its detector makes branches of a ResNet',
 }
 
 
