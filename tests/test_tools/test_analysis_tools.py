@@ -206,8 +206,9 @@ def test_queries_that_join():
     others = references.ideal_slicing(model), references.no_pruning(model)
     image = torch.rand(2, 3, 96, 96)
     with torch.no_grad():
-        wanted, sliced, plain = (
-            flops.Encoder(m)(image)[1][-1] for m in (model, *others))
+        outputs = [flops.Encoder(m)(image)[1] for m in (model, *others)]
+    assert [len(o) for o in outputs] == [1] * 3, 'without masked attention'
+    wanted, sliced, plain = (o[0] for o in outputs)
     assert wanted.shape == (2, 10, 24, 24)
     torch.testing.assert_close(sliced, wanted)
     assert not torch.allclose(plain, wanted, atol=1e-3)
