@@ -29,8 +29,12 @@ class Selections(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name, kwargs = func.overloadpacket.__name__, kwargs or {}
-        if {torch.Tag.data_dependent_output,
-                torch.Tag.dynamic_output_shape} & set(func.tags):
+        depends = {torch.Tag.data_dependent_output,
+                   torch.Tag.dynamic_output_shape} & set(func.tags)
+        if name == 'index':  # by numbers it has the shape of these
+            depends = any(x is not None and x.dtype is torch.bool
+                          for x in args[1])
+        if depends:
             raise RuntimeError(f'{name} depends on values')
         if name == 'topk':
             self.counts.append(args[1])
