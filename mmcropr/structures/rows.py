@@ -47,7 +47,7 @@ def select_rows(scores: Tensor,
         the flattened batch (B * (P + K), D), image by image.
     """
     batch, num_scores = scores.shape
-    if FUSED and scores.is_cuda and num_scores <= MOST:
+    if FUSED and scores.is_cuda and num_prefix <= num_scores <= MOST:
         from .fused_select import fused_select
         return fused_select(scores, num_keep, num_prefix)
     length = num_prefix + num_scores
