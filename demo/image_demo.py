@@ -16,7 +16,7 @@ from mmengine.utils import ProgressBar
 
 from mmcropr.utils.files import written_whole
 from mmcropr.utils.logs import one_line_errors
-from mmcropr.visualization import (Picture, Predictor, list_images,
+from mmcropr.visualization import (Picture, Predictor, check_out, list_images,
                                    removal_colours, save_figure)
 
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm')
@@ -132,6 +132,7 @@ def images(args: argparse.Namespace, pruned: Predictor,
     took, and what could not be read."""
     ratios, failed = [], []
     paths = list_images(args.source)
+    check_out(args.out, paths)
     bar = ProgressBar(len(paths))
     for path in paths:
         try:

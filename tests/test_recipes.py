@@ -152,7 +152,7 @@ COCO = [
 ]  # yapf: disable
 # Part of the names of configs: rows of what, how to read it, what it is
 RECIPES: Dict[str, List[Tuple[str, Union[str, Callable], Any]]] = {
-    'ade20k-512x512': SEGMENTATION + [
+    'linear_1xb8-amp-64e_ade20k-512x512': SEGMENTATION + [
         ('training scale', lambda c: dict(step(c, 'RandomResize')),
          dict(type='RandomResize', scale=(512, 512), ratio_range=(0.5, 2.0),
               keep_ratio=True)),

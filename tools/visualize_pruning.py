@@ -10,9 +10,9 @@ import numpy as np
 from mmengine.utils import ProgressBar
 
 from mmcropr.utils.logs import one_line_errors
-from mmcropr.visualization import (Item, Picture, Predictor, list_images,
-                                   removal_figure, save_figure, strip_figure,
-                                   truth_of, write_explorer)
+from mmcropr.visualization import (Item, Picture, Predictor, check_out,
+                                   list_images, removal_figure, save_figure,
+                                   strip_figure, truth_of, write_explorer)
 
 
 def parse_args() -> argparse.Namespace:
@@ -121,6 +121,8 @@ def draw(name: str, pictures: Dict[str, Picture],
 def main() -> None:
     args = parse_args()
     with one_line_errors(args.debug):
+        if args.images is not None:
+            check_out(args.out, list_images(args.images))
         predictors = make_predictors(args)
         number = args.test or len(list_images(args.images))
         bar, items, failed = ProgressBar(number), [], []

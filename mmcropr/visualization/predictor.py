@@ -43,6 +43,20 @@ def list_images(path: Path) -> List[Path]:
     return found
 
 
+def check_out(out: Path, images: List[Path]) -> None:
+    """Raise a ValueError if pictures of these images in a folder would take
+    the place of the images, or of one another."""
+    if Path(out).resolve() in {path.resolve().parent for path in images}:
+        raise ValueError(f'{out} holds the images themselves, which pictures '
+                         'of the same names would replace: give another '
+                         '--out.')
+    names = [path.stem for path in images]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f'several images are named {twice[0]}, and so would '
+                         'be their pictures: rename one.')
+
+
 class Picture(NamedTuple):
     """What a model made of a picture.
 

@@ -109,7 +109,7 @@ def main() -> None:
         entries = load(list(dict.fromkeys(args.files)), args.batch)
         rows = measure(entries, args.rounds, args.warmup, args.batch)
     sys.path.insert(0, ANALYSIS)
-    from benchmark import hardware
+    from timing import hardware
     where = hardware(torch.device('cpu'))
     print(f'{where}, batch {args.batch}')
     print(f'{"images/s":>10} {"middle half":>17} {"x none":>7}  file')
