@@ -87,7 +87,8 @@ SEGMENTATION = [
                                               ),
      dict(type='PhotoMetricDistortion')),
     ('curriculum over half of the run', share, 0.5),
-    ('head', 'model.decode_head.type', 'mmcropr.LinearHead'),
+    ('head', lambda cfg: cfg.model.decode_head.type in (
+        'mmcropr.LinearHead', 'mmcropr.DToPHead'), True),
 ]  # yapf: disable
 IMAGENET = [
     ('epochs', 'train_cfg.max_epochs', 50),

@@ -12,7 +12,7 @@ from mmcropr.structures import (Step, TokenState, put_rows, split_lowest,
                                 steps, take_rows)
 from tests.utils import ROOT, make_state
 
-PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md'))]
+PAGES = [*sorted(ROOT.glob('*.md')), *sorted((ROOT / 'docs').rglob('*.md'))]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 # Where a command is run: a test, or nowhere, and why. What begins with a name
 # comes before what is more general.
@@ -124,6 +124,8 @@ def test_commands(name):
         if tool is None:
             continue
         source = (ROOT / tool[0]).read_text()
+        if 'from export import' in source:  # options that both have
+            source += (ROOT / 'tools/deploy/export.py').read_text()
         if tool[0].endswith('.sh'):
             continue
         for option in re.findall(r'(?<=[ \[])--[\w-]+', command):
