@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from mmengine.config import Config
 from mmengine.utils import ProgressBar
 
-from mmcropr.utils.files import written_whole
+from mmcropr.utils.files import staged
 from mmcropr.utils.logs import one_line_errors
 from mmcropr.visualization import (Picture, Predictor, check_out, list_images,
                                    removal_colours, save_figure)
@@ -47,8 +47,9 @@ def parse_args() -> argparse.Namespace:
 
 
 def backbone_of(cfg: Config) -> Any:
-    """Config of the backbone, also inside a CroprDetector."""
-    return cfg.model.get('detector', cfg.model).backbone
+    """Config of the CroprViT, also inside a CroprDetector or a LoRAModel."""
+    backbone = cfg.model.get('detector', cfg.model).backbone
+    return backbone.get('module', backbone)
 
 
 def with_tpr(cfg: Config, tpr: float) -> Config:
@@ -68,13 +69,6 @@ def with_tpr(cfg: Config, tpr: float) -> Config:
     for key in AMOUNTS:
         reducer.pop(key, None)
     reducer.tpr = tpr
-    return cfg
-
-
-def without_reducer(cfg: Config) -> Config:
-    """The same config without pruning."""
-    cfg = copy.deepcopy(cfg)
-    backbone_of(cfg).pop('reducer', None)
     return cfg
 
 
@@ -137,12 +131,12 @@ def images(args: argparse.Namespace, pruned: Predictor,
     for path in paths:
         try:
             pair = run_both(pruned, plain, path, args.runs)
+            save_figure(draw(path.stem, pair, pruned, plain),
+                        args.out / f'{path.stem}.png')
         except (ValueError, OSError) as error:
             failed.append(f'{path.name}: {error}')
         else:
             ratios.append(pair.ratio)
-            save_figure(draw(path.stem, pair, pruned, plain),
-                        args.out / f'{path.stem}.png')
         bar.update()
     return ratios, failed
 
@@ -167,12 +161,13 @@ def video(args: argparse.Namespace, pruned: Predictor,
     Raises:
         ValueError: If it has no frames.
     """
-    rate = cv2.VideoCapture(str(args.source)).get(cv2.CAP_PROP_FPS) or 25.
+    source = cv2.VideoCapture(str(args.source))
+    rate = source.get(cv2.CAP_PROP_FPS) or 25.
+    source.release()
     ratios: List[float] = []
     out, writer = args.out / f'{args.source.stem}.mp4', None
     bar = ProgressBar()
-    with tempfile.TemporaryDirectory() as folder, written_whole(out) as part:
-        inside = part.with_suffix('.mp4')  # its end says how to encode
+    with tempfile.TemporaryDirectory() as folder, staged(out) as part:
         try:
             for number, frame in enumerate(frames(args.source)):
                 path = Path(folder, f'{args.source.stem} {number}.png')
@@ -182,7 +177,7 @@ def video(args: argparse.Namespace, pruned: Predictor,
                 view = _pixels(draw(path.stem, pair, pruned, plain))
                 if writer is None:
                     writer = cv2.VideoWriter(
-                        str(inside), cv2.VideoWriter_fourcc(*'mp4v'), rate,
+                        str(part), cv2.VideoWriter_fourcc(*'mp4v'), rate,
                         view.shape[1::-1])
                 writer.write(view)
                 path.unlink()
@@ -192,7 +187,6 @@ def video(args: argparse.Namespace, pruned: Predictor,
                 writer.release()
         if writer is None:
             raise ValueError(f'{args.source} has no frames that can be read')
-        inside.rename(part)
     return ratios
 
 
@@ -214,12 +208,11 @@ def main() -> None:
             cfg = with_tpr(cfg, args.tpr)
         if not args.source.exists():
             raise ValueError(f'there is no {args.source}')
-        pruned, plain = (
-            Predictor(one, args.checkpoint, args.device)
-            for one in (cfg, without_reducer(cfg)))
-        if not pruned.backbone.num_modules:
+        if not backbone_of(cfg).get('reducer'):
             raise ValueError(f'the backbone of {args.config} has no reducer: '
                              'there is no pruning to show.')
+        pruned = Predictor(cfg, args.checkpoint, args.device)
+        plain = pruned.without_pruning()
         failed: List[str] = []
         if args.source.suffix.lower() in VIDEOS:
             ratios = video(args, pruned, plain)

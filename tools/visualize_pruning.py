@@ -127,10 +127,12 @@ def main() -> None:
         number = args.test or len(list_images(args.images))
         bar, items, failed = ProgressBar(number), [], []
         for name, pictures, error in predictions(predictors, args):
-            if error is None:
+            try:
+                if error is not None:
+                    raise ValueError(error)
                 items.append(draw(name, pictures, predictors, args))
-            else:
-                failed.append(f'{name}: {error}')
+            except (ValueError, OSError) as problem:
+                failed.append(f'{name}: {problem}')
             bar.update()
         print()
         if items:

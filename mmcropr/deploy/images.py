@@ -8,8 +8,7 @@ import numpy as np
 from mmengine.config import Config
 
 from mmcropr.utils.data import datasets_of
-
-SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
+from mmcropr.utils.files import IMAGES
 
 
 def prepare(image: np.ndarray, description: dict) -> np.ndarray:
@@ -37,7 +36,7 @@ def find_images(paths: Sequence[str], count: int) -> List[Path]:
     found: List[Path] = []
     for path in map(Path, paths):
         files = sorted(path.rglob('*')) if path.is_dir() else [path]
-        found += [x for x in files if x.suffix.lower() in SUFFIXES]
+        found += [x for x in files if x.suffix.lower() in IMAGES]
     found = [x for x in found if x.is_file()][:count]
     if not found:
         raise FileNotFoundError(

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from mmcropr.models import CroprViT
 from mmcropr.structures import TokenState
+from mmcropr.utils.build import head_of_tokens
 
 PARTS = ('whole', 'encoder')
 
@@ -59,6 +60,12 @@ class DeployModel(nn.Module):
                 f'{type(model).__name__} is a detector: its heads depend on '
                 "what they find, and stay in PyTorch. Give part='encoder' "
                 '(--part encoder), which exports backbone and necks.')
+        if part == 'encoder' and head_of_tokens(model) is not None:
+            raise ValueError(
+                f'the queries of {type(head_of_tokens(model)).__name__} run '
+                'through the last blocks of the ViT, so there is no encoder '
+                'without the head. A segmentor is exported whole (part='
+                "'whole'); a detector with this head stays in PyTorch.")
         backbone.switch_to_deploy()
         self.model = model.eval().requires_grad_(False)
         backbone.switch_to_deploy(self.shape)

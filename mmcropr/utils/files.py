@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Iterator
 
+# Suffixes of what OpenCV reads
+IMAGES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
+
 
 def _exit(number: int, frame: Any) -> None:
     raise SystemExit(128 + number)

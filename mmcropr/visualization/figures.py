@@ -78,7 +78,7 @@ def removal_figure(image: np.ndarray,
     pictures = pictures or {}
     common = [name for name in pictures if name not in methods]
     width = 3 + len(common) + any(name in methods for name in pictures)
-    figure = Figure(figsize=(INCH * width, 0.4 + INCH * len(methods)),
+    figure = Figure(figsize=(INCH * width, 0.7 + INCH * 1.1 * len(methods)),
                     layout='constrained')
     rows = figure.subplots(len(methods), width, squeeze=False)
     for row, (name, fates) in zip(rows, methods.items()):

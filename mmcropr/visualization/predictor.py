@@ -14,15 +14,13 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DATASETS, MODELS, VISUALIZERS, init_default_scope
 from mmengine.runner import load_checkpoint
 
+from mmcropr.models.backbones import CroprViT
 from mmcropr.models.checks import find_backbone
-from mmcropr.utils.build import plain_model
 from mmcropr.utils.checkpoint import check_checkpoint
-from mmcropr.utils.loading import load_file
+from mmcropr.utils.files import IMAGES
 from mmcropr.utils.logs import import_hosts
 
 from .fates import Fates, record_fates
-
-IMAGES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
 
 
 def list_images(path: Path) -> List[Path]:
@@ -94,21 +92,27 @@ class Predictor:
         import_hosts(cfg)
         self.host = cfg.get('default_scope', 'mmengine')
         init_default_scope(self.host)
-        self.model = MODELS.build(plain_model(cfg.model)).eval()
-        self.backbone = find_backbone(self.model)
-        content = load_file(checkpoint)
-        state = content.get('state_dict', content)
-        if any(key.startswith('detector.') for key in state):
-            # Of a CroprDetector, which wraps the detector
-            state = {
-                key[len('detector.'):]: value
-                for key, value in state.items() if key.startswith('detector.')
-            }
-        self._load(dict(content, state_dict=state), checkpoint)
-        self.model.to(self.device)
+        if self.device.type == 'cuda' and not torch.cuda.is_available():
+            raise ValueError(f'device={device}: there is no CUDA device here')
+        model = MODELS.build(cfg.model).eval()
+        check_checkpoint(model, checkpoint)
+        content = load_checkpoint(model, checkpoint, 'cpu', logger='silent')
+        self.model = getattr(model, 'detector', model).to(self.device)
         self.pipeline = Compose(_pipeline(cfg))
         meta = content.get('meta', {}).get('dataset_meta') or self._classes()
         self.meta = {key.lower(): value for key, value in meta.items()}
+
+    @property
+    def backbone(self) -> CroprViT:
+        """Of the model."""
+        return find_backbone(self.model)
+
+    def without_pruning(self) -> 'Predictor':
+        """One of the same weights that prunes nothing."""
+        twin = copy.copy(self)
+        twin.model = copy.deepcopy(self.model)
+        twin.backbone.remove_reducers()
+        return twin
 
     def _classes(self) -> Dict[str, Any]:
         """Names and colours of the classes as the data set of the test has
@@ -117,13 +121,6 @@ class Predictor:
         kind = dataset.type
         kind = DATASETS.get(kind) if isinstance(kind, str) else kind
         return {**getattr(kind, 'METAINFO', {}), **dataset.get('metainfo', {})}
-
-    def _load(self, content: dict, name: str) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            path = str(Path(folder, Path(name).name))
-            torch.save(dict(state_dict=content['state_dict']), path)
-            check_checkpoint(self.model, path)
-            load_checkpoint(self.model, path, 'cpu', logger='silent')
 
     def __call__(self, path: Path) -> Picture:
         """Predict for an image file.
@@ -163,11 +160,9 @@ class Predictor:
         with record_fates(self.backbone) as found:
             result = self.model.test_step(batch)[0]
         pixels = image.permute(1, 2, 0).cpu().numpy()
-        if self.cfg.model.get('data_preprocessor', {}).get(
-                'bgr_to_rgb', True):
-            pixels = pixels[..., ::-1]
+        # As the hosts' pipelines read images, BGR
         return Picture(
-            np.ascontiguousarray(pixels), result,
+            np.ascontiguousarray(pixels[..., ::-1]), result,
             [fates for batch in found for fates in batch])
 
     def _wait(self) -> None:

@@ -60,13 +60,15 @@ def test_another_share(trained):
     cfg = demo.with_tpr(Config.fromfile(trained[0]), 0.5)
     image = torch.rand(1, 3, 96, 96)
     shares = []
-    for one in (cfg, demo.without_reducer(cfg)):
-        predictor = demo.Predictor(one, trained[1])
+    predictor = demo.Predictor(cfg, trained[1])
+    plain = predictor.without_pruning()
+    for one in (predictor, plain):
         with torch.no_grad():
-            state = predictor.model.extract_feat(image).state
+            state = one.model.extract_feat(image).state
         shares.append(int((state.removal_map() >= 0).sum()) / 144)
     assert 0.4 < shares[0] < 0.52 and shares[1] == 0
-    assert find_backbone(predictor.model).num_modules == 0
+    assert find_backbone(plain.model).num_modules == 0
+    assert find_backbone(predictor.model).num_modules > 0
 
 
 def test_a_video(trained, tmp_path, monkeypatch, capsys):
@@ -100,7 +102,9 @@ def test_bad_options(options, message, trained, tmp_path, monkeypatch, capsys):
 def test_tpr_of_a_config_without_one_reducer(trained):
     cfg = Config.fromfile(trained[0])
     with pytest.raises(ValueError, match='this one has none'):
-        demo.with_tpr(demo.without_reducer(cfg), 0.5)
+        none = Config.fromfile(trained[0])
+        del none.model.backbone.reducer
+        demo.with_tpr(none, 0.5)
     cfg.model.backbone.reducer = [cfg.model.backbone.reducer]
     with pytest.raises(ValueError, match='this one has several'):
         demo.with_tpr(cfg, 0.5)

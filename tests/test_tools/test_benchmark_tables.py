@@ -176,3 +176,32 @@ def test_compiled_without_a_compiler(monkeypatch):
     monkeypatch.setattr(shutil, 'which', lambda name: None)
     with pytest.raises(ValueError, match=r'needs a C\+\+ compiler'):
         timing.check_compiler(torch.device('cpu'))
+
+
+@pytest.mark.parametrize('number', [10])
+def test_all_models_of_a_class_are_compiled(number):
+    """Not the first eight alone."""
+    compiled = []
+
+    def backend(graph, inputs):
+        compiled.append(graph)
+        return graph.forward
+
+    class Model(torch.nn.Module):
+
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.rand(3))
+            self.number = len(models)
+
+        def forward(self, x):
+            return x * self.weight + self.number
+
+    timing.compile_all(number)
+    models = []
+    for _ in range(number):
+        models.append(torch.compile(Model(), backend=backend))
+    for model in models:
+        model(torch.rand(3))
+    assert len(compiled) == number
+    torch._dynamo.reset()

@@ -87,7 +87,8 @@ def test_a_folder_with_a_broken_image(trained, digits, tmp_path, monkeypatch,
     (['--test', '0'], '--test must be 1 or more'),
     (['no/such/folder'], 'there is no no/such/folder'),
     (['EMPTY'], 'no image in'),
-    (['EMPTY', '--also', 'cropr-tpr78', 'a.py', 'b.pth'], 'a name of its own'),
+    (['--test', '1', '--also', 'cropr-tpr78', 'a.py', 'b.pth'],
+     'a name of its own'),
 ])
 def test_bad_options(options, message, trained, tmp_path, monkeypatch, capsys):
     (tmp_path / 'empty').mkdir()
@@ -124,3 +125,19 @@ def test_a_checkpoint_of_another_config(trained, tmp_path, monkeypatch,
         run(monkeypatch, config, checkpoint, '--test', '1', '--out',
             str(tmp_path / 'out'))
     assert 'no checkpoint of this model' in capsys.readouterr().err
+
+
+def test_images_are_never_replaced(trained, digits, tmp_path, monkeypatch,
+                                   capsys):
+    folder = tmp_path / 'images'
+    folder.mkdir()
+    source = sorted((digits / 'images/val').iterdir())[0]
+    shutil.copy(source, folder / 'a.png')
+    shutil.copy(source, folder / 'a.jpg')
+    for out, message in ((folder, 'holds the images themselves'),
+                         (tmp_path / 'out', 'several images are named a,')):
+        with pytest.raises(SystemExit):
+            run(monkeypatch, *trained('mmseg'), str(folder), '--out', str(out))
+        assert message in ' '.join(capsys.readouterr().err.split())
+    assert (folder / 'a.png').read_bytes() == source.read_bytes()
+    assert len(list(folder.iterdir())) == 2

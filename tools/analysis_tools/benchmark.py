@@ -27,7 +27,7 @@ from plots import plot_lengths, plot_sizes  # noqa: E402
 from sweeps import measure_lengths, measure_sizes, with_decay  # noqa: E402
 from tables import TABLES, compare, load, markdown  # noqa: E402
 from timing import (DTYPES, Clock, check_compiler, check_memory,  # noqa: E402
-                    describe, make_run, noise, summarise)
+                    compile_all, describe, make_run, noise, summarise)
 from training import parse_share  # noqa: E402
 
 CURVES = ('size', 'length')
@@ -105,7 +105,8 @@ def parse_args() -> argparse.Namespace:
     parser = make_parser()
     args = parser.parse_args()
     if bool(args.configs) == (args.table is not None):
-        parser.error('give configs, or a --table')
+        parser.error('give configs, or a --table'
+                     f'{", not both" if args.configs else ""}')
     if args.configs and args.shape is None:
         parser.error('--shape H W is needed')
     only = ('small', 'out') if args.configs else (
@@ -114,6 +115,17 @@ def parse_args() -> argparse.Namespace:
         if getattr(args, name):
             parser.error(f'--{name} goes {"with" if args.configs else "not"} '
                          f'{"" if args.configs else "with "}--table')
+    if args.table in CURVES:
+        ignored = ['shape', 'modes', 'channels_last']
+        ignored += ['dtype'] if args.table == 'size' else []
+        for name in ignored:
+            if getattr(args, name) != parser.get_default(name):
+                parser.error(f'--{name.replace("_", "-")} goes not with '
+                             f'--table {args.table}')
+    if args.share != (1, 1) and not args.train:
+        parser.error('--share goes with --train')
+    if args.shape is not None and min(args.shape) < 1:
+        parser.error(f'--shape must be positive, got {args.shape}')
     if args.modes is None:
         args.modes = ['compiled'] if args.compile else (
             ['eager', 'compiled'] if args.table in TABLES else ['eager'])
@@ -128,8 +140,9 @@ def parse_args() -> argparse.Namespace:
         parser.error(f'--train in {args.dtype} would not learn: give '
                      f'--dtype amp-{args.dtype}')
     if args.device == 'cuda' and not torch.cuda.is_available():
+        small = args.table and not args.small
         parser.error('no CUDA device here; give --device cpu'
-                     f'{" --small" if args.table else ""}')
+                     f'{" --small" if small else ""}')
     return args
 
 
@@ -142,6 +155,7 @@ def measure(entries: List[Entry], args: argparse.Namespace,
     clock, runs = Clock(device), {}
     if mode == 'compiled':
         check_compiler(device)
+        compile_all(len(entries))
     for entry in entries:
         entry.module.to(device, dtype, memory_format=layout)
 
@@ -155,8 +169,9 @@ def measure(entries: List[Entry], args: argparse.Namespace,
         seconds = clock.take_turns(runs, args.warmup, args.rounds)
         return summarise(entries, seconds, batch)
 
-    rows, args.batch = with_decay(attempt, args.batch)
+    rows, batch = with_decay(attempt, args.batch)
     for row in rows:
+        row['batch'] = batch
         row['peak_memory_mib'] = clock.peak_memory(runs[row['name']])
     return rows
 
@@ -175,7 +190,7 @@ def run_configs(args: argparse.Namespace) -> None:
     place = describe(torch.device(args.device), args)
     for mode in args.modes:
         rows = measure(entries, args, mode)
-        print(f'{place["hardware"]}, {args.dtype}, batch {args.batch}, '
+        print(f'{place["hardware"]}, {args.dtype}, batch {rows[0]["batch"]}, '
               f'{args.shape[0]} x {args.shape[1]} px, {what}, {mode}')
         print_rows(rows)
         warning = noise(rows)
@@ -203,7 +218,7 @@ def run_table(args: argparse.Namespace) -> None:
         rows = measure(entries, args, mode)
         compared = compare(table, rows)
         warning = noise(rows)
-        text += (f'\n{mode}, {args.dtype}, batch {args.batch}, '
+        text += (f'\n{mode}, {args.dtype}, batch {rows[0]["batch"]}, '
                  f'{args.shape[0]} x {args.shape[1]} px\n\n'
                  f'{markdown(compared)}')
         text += f'\n{warning}\n' if warning else ''

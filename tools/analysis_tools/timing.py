@@ -108,6 +108,16 @@ def check_compiler(device: torch.device) -> None:
                          'and there is none here; or give --modes eager.')
 
 
+def compile_all(number: int) -> None:
+    """Let ``torch.compile`` compile as many models of one class anew: it
+    would give up after eight, and the others run eagerly without a word."""
+    dynamo = torch._dynamo
+    dynamo.reset()
+    limit = 'recompile_limit' if hasattr(
+        dynamo.config, 'recompile_limit') else 'cache_size_limit'
+    setattr(dynamo.config, limit, max(8, 4 * number))
+
+
 def make_run(entry: Entry, image: Tensor, amp: Optional[torch.dtype],
              compiled: bool = False, train: bool = False) -> Callable:
     """What is timed of an entry."""

@@ -1,6 +1,7 @@
 # Copyright (c) mmcropr contributors.
 from typing import List, Optional, Sequence
 
+import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
@@ -56,6 +57,7 @@ class MaskAnnealingHook(Hook):
                 raise ValueError('iterations are whole numbers, or shares of '
                                  f'the run in [0., 1.], got {value!r}')
         self.start, self.end, self.power = start, end, power
+        self._probs: Optional[List[float]] = None
 
     def before_train(self, runner: Runner) -> None:
         heads = self._heads(runner.model)
@@ -70,6 +72,7 @@ class MaskAnnealingHook(Hook):
                     f'MaskAnnealingHook has steps for {len(self.start)} '
                     f'blocks, {type(head).__name__} has num_blocks='
                     f'{head.num_blocks}.')
+        self._probs = None
         self._set(runner, runner.iter)
 
     def after_train_iter(self,
@@ -91,7 +94,9 @@ class MaskAnnealingHook(Hook):
         ] for given in (self.start, self.end)]
         probs = [annealed(step, a, b, self.power) for a, b in zip(*bounds)]
         for head in self._heads(runner.model):
-            head.attn_mask_probs.copy_(head.attn_mask_probs.new_tensor(probs))
+            if probs != self._probs:  # else nobody has to read them again
+                head.attn_mask_probs.copy_(torch.tensor(probs))
+        self._probs = probs
         for number, prob in enumerate(probs):
             runner.message_hub.update_scalar(f'train/mask_prob_{number}',
                                              prob)

@@ -275,26 +275,26 @@ class CroprViT(TimmBackbone):
                 'its reachable_length() must say what it does.')
         return state
 
-    def fold_queries(self) -> None:
-        """Fold the queries of every reducer into one (``num_queries=1``), with
-        the same scores, for deployment."""
-        for reducer in self.reducers:
-            if hasattr(reducer, 'fold'):
-                reducer.fold()
+    def remove_reducers(self) -> None:
+        """Prune nothing from now on; all other weights stay."""
+        self.reducers, self.schedule = nn.ModuleList(), None
+        self.trunk = trunk_class(self.vit)(
+            self.vit, self.trunk.with_cp, self.fuse_at)
 
-    def switch_to_deploy(self,
-                         size: Optional[Tuple[int, int]] = None) -> None:
-        """Make the backbone ready for export: queries folded, no stochastic
-        depth, nothing that learns; a second call changes nothing. Outputs stay
-        as they are.
+    def fold_queries(self) -> None:
+        """Fold the queries of each reducer into one, with the same scores."""
+        for reducer in self.reducers:
+            getattr(reducer, 'fold', lambda: None)()
+
+    def switch_to_deploy(self, size: Optional[Tuple[int, int]] = None) -> None:
+        """Make the backbone, with its weights loaded, ready for export.
 
         Args:
-            size: (H, W) in pixels of images whose positions shall be constants
-                from now on; other sizes still work.
+            size: (H, W) in pixels of images whose positions become constants.
         """
         self.fold_queries()
         for block in self.vit.blocks:
-            block.drop_path1, block.drop_path2 = nn.Identity(), nn.Identity()
+            block.drop_path1 = block.drop_path2 = nn.Identity()
         self.eval().requires_grad_(False)
         if size is not None:
             self.trunk.fix_positions(size)

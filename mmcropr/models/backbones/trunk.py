@@ -93,7 +93,8 @@ class Trunk:
         grid = (x.shape[1], x.shape[2])
         if grid in self._fixed:
             constant, rope = self._fixed[grid]
-            x = constant + F.pad(x.flatten(1, 2), (0, 0, self.num_prefix, 0))
+            x = F.pad(x.flatten(1, 2), (0, 0, self.num_prefix, 0))
+            x = constant.to(x) + x
         else:
             x, rope = self._positions(x)
         return TokenState(
@@ -113,9 +114,8 @@ class Trunk:
 
     @torch.no_grad()
     def fix_positions(self, size: Tuple[int, int]) -> None:
-        """Take prefix tokens, positions and rotary table of images (H, W) as
-        constants from now on: exporters would compute them for every image,
-        with operators that few runtimes have."""
+        """Make prefix tokens, positions and rotary table of images (H, W)
+        constants: exporters would use operators that few runtimes have."""
         grid = tuple(-(-n // p) for n, p in zip(size, self.patch_size))
         weight = next(self.vit.parameters())
         self._fixed[grid] = self._positions(

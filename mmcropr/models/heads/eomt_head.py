@@ -13,24 +13,8 @@ from mmcropr.registry import MODELS
 from mmcropr.structures import TokenState
 
 from .eomt_checks import check_sample
+from .eomt_matching import TRAIN_CFG
 from .scale_block import ScaleBlock, dot_product
-
-# Matching and points as published
-TRAIN_CFG = dict(
-    num_points=12544,
-    oversample_ratio=3.0,
-    importance_sample_ratio=0.75,
-    assigner=dict(
-        type='mmdet.HungarianAssigner',
-        match_costs=[
-            dict(type='mmdet.ClassificationCost', weight=2.0),
-            dict(
-                type='mmdet.CrossEntropyLossCost',
-                weight=5.0,
-                use_sigmoid=True),
-            dict(type='mmdet.DiceCost', weight=5.0, pred_act=True, eps=1.0)
-        ]),
-    sampler=dict(type='mmdet.MaskPseudoSampler'))
 
 
 @MODELS.register_module()
@@ -127,6 +111,7 @@ class EoMTHead(Mask2FormerHead):
         self.upscale = nn.Sequential(
             *(ScaleBlock(in_channels) for _ in range(num_upscale)))
         self.register_buffer('attn_mask_probs', torch.ones(num_blocks))
+        self._read_probs: Optional[tuple] = None
         self._build_losses(loss_cls, loss_mask, loss_dice)
         self._build_matching({**TRAIN_CFG, **(train_cfg or {})})
         self.test_cfg = test_cfg
@@ -195,7 +180,7 @@ class EoMTHead(Mask2FormerHead):
         self._check_state(x)
         probs = [0.] * self.num_blocks
         if self.masked_attention:
-            probs = self.attn_mask_probs.tolist()
+            probs = self._probs()
         supervised = self.training and self.masked_attention
         state, outputs = x.join(self.query_feat.weight), []
         for run, prob in zip(state.origin.rest, probs):
@@ -209,6 +194,15 @@ class EoMTHead(Mask2FormerHead):
         outputs.append(self.read(state))
         classes, masks = zip(*outputs)
         return list(classes), list(masks)
+
+    def _probs(self) -> List[float]:
+        """``attn_mask_probs`` as numbers, read again when they have changed: a
+        GPU has to be waited for."""
+        probs = self.attn_mask_probs
+        key = (probs.data_ptr(), probs._version)
+        if self._read_probs is None or self._read_probs[0] != key:
+            self._read_probs = key, probs.tolist()
+        return self._read_probs[1]
 
     def _check_state(self, state: TokenState) -> None:
         if not isinstance(state, TokenState):
