@@ -145,9 +145,9 @@ class TokenState(Reductions):
             queries: The same for every image, (Q, D).
         """
         prefix, patches = self.restore().x.tensor_split([self.num_prefix], 1)
-        joined = queries.to(patches.dtype).expand(len(patches), -1, -1)
+        joined = queries.to(patches.dtype).expand(patches.shape[0], -1, -1)
         self.x = torch.cat([prefix, joined, patches], dim=1)
-        self.num_queries += len(queries)
+        self.num_queries += queries.shape[0]
         return self
 
     def fuse(self) -> Tensor:

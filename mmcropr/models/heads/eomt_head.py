@@ -244,7 +244,8 @@ class EoMTHead(Mask2FormerHead):
         if prob < 1:
             draws = torch.rand(inside.shape[:2], device=inside.device)
             inside = inside | (draws > prob)[..., None]
-        allowed = inside.new_ones(len(inside), state.length, state.length)
+        allowed = inside.new_ones(
+            inside.shape[0], state.length, state.length)
         last = state.num_prefix
         allowed[:, last - self.num_queries:last, last:] = inside
         return allowed
