@@ -117,6 +117,10 @@ class TorchExport(Format):
 
     def write(self, program: Any, names: List[str], description: dict,
               file: Path) -> None:
+        for part in program.graph_module.modules():
+            graph = getattr(part, 'graph', None)
+            for node in () if graph is None else graph.nodes:
+                node.meta.pop('stack_trace', None)  # paths of this machine
         torch.export.save(
             program, str(file), extra_files={KEY: json.dumps(description)})
 

@@ -12,7 +12,7 @@ from mmcropr.deploy import export as core
 from mmcropr.deploy.formats import FORMATS, open_file
 from mmcropr.utils.files import staged
 from tests.deploy import save, skip_without
-from tests.utils import (load_tool, tiny_classifier_config,
+from tests.utils import (ROOT, load_tool, tiny_classifier_config,
                          tiny_detector_config, tiny_digits_config)
 
 skip_without()
@@ -58,6 +58,7 @@ def test_every_task(trained, tmp_path, monkeypatch, capsys):
         '--part', part, '--dynamic-batch', '--num-images', 3)
     said = capsys.readouterr().out
     assert '3 images' in said and f'wrote {out}' in said
+    assert str(ROOT).encode() not in out.read_bytes(), 'a path of this machine'
     assert [x.name for x in out.parent.iterdir()] == ['model.pt2']
     description, _ = open_file(out)
     assert description['task'] == task and description['part'] == part

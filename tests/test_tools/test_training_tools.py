@@ -66,7 +66,13 @@ def test_share_of_the_rate():
     assert work[0] == count(NONE)['flops']
 
 
-@pytest.mark.parametrize('config', [DETECTOR, CLASSIFIER])
+DEPTH = str(ROOT / 'configs/cropr/cropr-keep72-24_digits-eva_vpd-depth_'
+            '1xb32-8e_digits-depth-96x96.py')
+PANOPTIC = str(ROOT / 'configs/cropr/cropr-keep72-29_eomt_digits-eva_'
+               '1xb16-4e_digits-panoptic-96x96.py')
+
+
+@pytest.mark.parametrize('config', [DETECTOR, CLASSIFIER, DEPTH, PANOPTIC])
 def test_steps_of_other_tasks(config):
     found = count(config, batch=2)
     assert found['flops'] > found['auxiliary_flops'] > 0

@@ -6,9 +6,9 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import torch
 from formulas import attention_formulas
+from labels import detector_of, make_labels
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.structures import InstanceData, PixelData
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -16,9 +16,7 @@ from mmcropr.models.checks import find_backbone
 from mmcropr.models.heads import StateHead
 from mmcropr.models.heads.local_losses import HandOver
 from mmcropr.structures import Route
-from mmcropr.utils.build import blank_samples, plain_model
-
-OBJECTS = 8  # in every image of a detector
+from mmcropr.utils.build import plain_model
 
 
 def build_for_training(cfg: Config, plain: bool = False) -> nn.Module:
@@ -44,11 +42,6 @@ def no_drop_path(model: nn.Module) -> None:
                 setattr(block, name, nn.Identity())
 
 
-def detector_of(model: nn.Module) -> nn.Module:
-    """The detector inside a CroprDetector; any other model as it is."""
-    return getattr(model, 'detector', model)
-
-
 def parse_share(text: str) -> Tuple[int, int]:
     """Share of the full pruning rate, '0.5' or '1/2' -> (1, 2).
 
@@ -67,58 +60,6 @@ def parse_share(text: str) -> Tuple[int, int]:
 def set_share(model: nn.Module, share: Tuple[int, int]) -> None:
     """Prune by this share of the full rate, as the curriculum does."""
     detector_of(model).backbone.set_progress(share)
-
-
-def make_labels(model: nn.Module, image: Tensor) -> list:
-    """Random labels for images (B, C, H, W), as the host of a model has them.
-
-    Raises:
-        ValueError: If it is no segmentor, detector or classifier.
-    """
-    inner, (height, width) = detector_of(model), image.shape[-2:]
-    if hasattr(inner, 'decode_head'):
-        from mmseg.structures import SegDataSample
-        head = inner.decode_head
-        head = head[-1] if isinstance(head, nn.ModuleList) else head
-        return [
-            SegDataSample(
-                metainfo=dict(img_shape=(height, width)),
-                gt_sem_seg=PixelData(
-                    data=torch.randint(head.num_classes, (1, height, width),
-                                       device=image.device))) for _ in image
-        ]
-    if hasattr(inner, 'with_bbox'):
-        return [_objects(sample, image) for sample in blank_samples(image)]
-    if hasattr(inner, 'head'):
-        from mmpretrain.structures import DataSample
-        return [
-            DataSample().set_gt_label(
-                int(torch.randint(inner.head.num_classes, ()))).to(
-                    image.device) for _ in image
-        ]
-    raise ValueError(f'{type(inner).__name__} is no segmentor, detector or '
-                     'classifier with a CroprViT as its backbone')
-
-
-def _objects(sample: Any, image: Tensor) -> Any:
-    """Add boxes with masks, of the first class."""
-    from mmdet.structures.mask import BitmapMasks
-    height, width = image.shape[-2:]
-    size = torch.tensor([width, height, width, height])
-    corners = torch.rand(OBJECTS, 2) * 0.6
-    boxes = torch.cat([corners, corners + 0.1 + torch.rand(OBJECTS, 2) * 0.3],
-                      dim=1) * size
-    masks = torch.zeros(OBJECTS, height, width, dtype=torch.uint8)
-    for mask, (x0, y0, x1, y1) in zip(masks, boxes.long().tolist()):
-        mask[y0:y1, x0:x1] = 1
-    sample.gt_instances = InstanceData(
-        bboxes=boxes.to(image), masks=BitmapMasks(
-            masks.numpy(), height, width),
-        labels=torch.zeros(OBJECTS, dtype=torch.long, device=image.device))
-    sample.ignored_instances = InstanceData(
-        bboxes=boxes[:0].to(image),
-        labels=torch.zeros(0, dtype=torch.long, device=image.device))
-    return sample
 
 
 class TrainingStep:
