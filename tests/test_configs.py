@@ -85,6 +85,7 @@ def shrink(cfg: Config) -> ConfigDict:
     shrink_backbone(model.backbone)
     model.data_preprocessor.update(size=(SIZE, SIZE), test_cfg=None)
     model.decode_head.in_channels = 32
+    shrink_fusion(model)
     if 'num_blocks' in model.decode_head:
         model.decode_head.num_blocks = 2
     model.pop('init_cfg', None)
@@ -92,6 +93,20 @@ def shrink(cfg: Config) -> ConfigDict:
     if model.test_cfg.mode == 'slide':
         model.test_cfg.update(crop_size=(SIZE, SIZE), stride=(48, 48))
     return model
+
+
+def shrink_fusion(model: ConfigDict) -> None:
+    """A neck with weights, to the ViT's width, grid and reducers."""
+    neck = model.get('neck') or {}
+    if 'in_channels' in neck:
+        neck.in_channels = 32
+    if 'num_heads' in neck:
+        neck.num_heads = 2
+    if 'num_queries' in neck:
+        side = SIZE // model.backbone.patch_size
+        neck.num_queries = [side, side]
+    if 'num_modules' in neck:
+        neck.num_modules = 4 // len(reducers_of(model.backbone))
 
 
 def shrink_auxiliary(model: ConfigDict) -> None:

@@ -10,7 +10,7 @@ from mmpretrain.structures import DataSample
 from torch import nn
 
 from mmcropr.models import CroprMultiLabelHead, CroprSegHead, CroprViT
-from mmcropr.models.heads.cls_head import ClsAuxiliary
+from mmcropr.models.heads.label_head import CroprLabelHead
 from mmcropr.models.heads.local_losses import GradScale, local_losses
 from tests.test_models.test_vectors import samples
 from tests.utils import TINY
@@ -31,7 +31,7 @@ class Learner(nn.Module):
             TINY, img_size=64, out_type='tokens', reducer=reducer)
         head.update(in_channels=32, num_classes=5, num_modules=2)
         if task == 'cls':
-            self.head = ClsAuxiliary(CrossEntropyLoss(), **head)
+            self.head = CroprLabelHead(loss=CrossEntropyLoss(), **head)
         else:
             kind = CroprSegHead if task == 'seg' else CroprMultiLabelHead
             self.head = kind(**head)
