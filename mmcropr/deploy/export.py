@@ -128,10 +128,10 @@ def export(cfg: Config, checkpoint: str, kind: str, out: Path,
     """
     check_torch()
     form = FORMATS[kind]
-    check_packages((*form.needs, *form.runs_by), f'format {kind}')
     if out.suffix != form.suffix:
         raise ValueError(f'files of format {kind} end in {form.suffix}, got '
                          f'{out}')
+    check_packages((*form.needs, *form.runs_by), f'format {kind}')
     trained, meta = load_model(cfg, checkpoint)
     halved = to_half(trained, shape, part) if half else None
     model = DeployModel(trained, shape, part)

@@ -61,7 +61,8 @@ def losses_of(work_dir: Path, ranks: int = 1) -> np.ndarray:
 
 
 def train(file: Path, *args: str) -> None:
-    done = run_tool(sys.executable, 'tools/train.py', file, *args)
+    done = run_tool(sys.executable, 'tools/train.py', file, *args,
+                    PYTHONPATH=str(ROOT))
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -89,7 +90,7 @@ def test_run_and_what_it_says(whole, tmp_path):
         folder.glob('*/vis_data/scalars.json'))).read_text()
     done = run_tool(
         sys.executable, 'tools/model_converters/strip_auxiliary.py', file,
-        folder / 'epoch_2.pth', tmp_path / 'plain')
+        folder / 'epoch_2.pth', tmp_path / 'plain', PYTHONPATH=str(ROOT))
     assert done.returncode == 0, done.stderr[-3000:]
     text = (tmp_path / 'plain/whole.py').read_text()
     assert 'MaskAnnealingHook' not in text and 'auxiliary_head' not in text
