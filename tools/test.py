@@ -31,6 +31,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--wait-time', type=float, default=2, help='seconds per window')
     parser.add_argument(
+        '--exported', metavar='FILE', help='test this file of '
+        'tools/deploy/export.py in place of the model, of a detector in place '
+        'of its encoder')
+    parser.add_argument(
         '--tta', action='store_true', help='test-time augmentation')
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
@@ -47,6 +51,8 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         parser.error(f'--out must end in .pkl or .pickle, got {args.out}')
+    if args.exported and args.tta:
+        parser.error('--exported goes not with --tta')
     if not Path(args.checkpoint).is_file() and '://' not in args.checkpoint:
         parser.error(f'no checkpoint at {args.checkpoint}')
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
@@ -92,10 +98,14 @@ def test(cfg: Config, args: argparse.Namespace) -> None:
         runner = ShortLogRunner.from_cfg(cfg)
         if not args.tta:
             check_checkpoint(unwrap(runner.model), args.checkpoint)
+        if args.exported:
+            from mmcropr.deploy.substitute import use_file
+            use_file(unwrap(runner.model), Path(args.exported))
     if args.out:
         runner.test_evaluator.metrics.append(
             DumpResults(out_file_path=args.out))
-    runner.test()
+    with one_line_errors(args.debug or not args.exported):
+        runner.test()
 
 
 def load_config(args: argparse.Namespace) -> Config:

@@ -75,6 +75,21 @@ def test_slicing_reference_is_the_same_network():
     assert len(backbone.reducers) == 2, 'the references are copies'
 
 
+def test_slicing_reference_of_a_detector():
+    """Its encoder ends where that of the detector does: before the pyramid."""
+    cfg = Config.fromfile(ROOT / 'configs/cropr/cropr-keep72-24_mask-rcnn_'
+                          'digits-eva_1xb16-6e_digits-scenes-96x96.py')
+    model = flops.build_for_inference(cfg)
+    model.backbone.reducers = nn.ModuleList([First(71), First(23)])
+    image = torch.rand(2, 3, 96, 96)
+    with torch.no_grad():
+        wanted, found = (
+            flops.Encoder(m)(image)
+            for m in (model, references.ideal_slicing(model)))
+    assert [len(maps) for maps in (wanted, found)] == [1, 1]
+    torch.testing.assert_close(found[0], wanted[0])
+
+
 @pytest.mark.parametrize('pool, llf, fuse_at', [
     ('avg', None, None), ('avg', None, -1), ('cls', True, -1),
     ('cls', False, -1)])

@@ -59,7 +59,7 @@ def plot_lengths(points: List[Dict[str, Any]], stem: Path) -> List[Path]:
                    [p['tokens_per_second'] for p in eights], MARKS[0],
                    color=COLOURS[1], label='multiples of 8')
         panel.set_xlabel('sequence length')
-        panel.set_ylim(bottom=0)
+        panel.set_ylim(0, 1.05 * max(p['tokens_per_second'] for p in run))
     panels[0].set_ylabel('tokens per second')
     panels[0].legend(frameon=False, fontsize='small')
     return _save(figure, stem)

@@ -96,6 +96,7 @@ def ideal_slicing(model: nn.Module) -> nn.Module:
     if isinstance(neck, (LLFNeck, PoolNeck)):
         parts['neck'] = nn.Identity()
     elif isinstance(neck, nn.Sequential):
+        # As many parts as before: an encoder is the ViT with the first
         parts['neck'] = nn.Sequential(
-            *(n for n in neck if not isinstance(n, LLFNeck)))
+            *(nn.Identity() if isinstance(n, LLFNeck) else n for n in neck))
     return _with(model, **parts)
