@@ -36,33 +36,58 @@ ZOO = """# Model zoo
 
 <!-- {made} -->
 
-Every config, by method. **No checkpoint of the published settings exists yet**: neither the data nor the pretrained weights were
-at hand where this was written, so a config without a result was built and tested shrunk, not trained. Results are of digits, small data
-that `tools/dataset_converters/digits_scenes.py` makes; each is explained, with its commands, on the page it links to. What mmengine and
-openmim read is [model-index.yml](../../model-index.yml).
+Every config, by method. **No checkpoint of the published settings exists
+yet**: neither the data nor the pretrained weights were at hand where this was
+written, so a config without a result was built and tested shrunk, not trained.
+Results are of digits, small data that
+`tools/dataset_converters/digits_scenes.py` makes; each is explained, with its
+commands, on the page it links to. What mmengine and openmim read is
+[model-index.yml](../../model-index.yml).
 
 To train any of them, by path or, after `pip install`, by name:
 
 ```bash
-python tools/train.py configs/cropr/cropr-r30_digits-eva_linear_1xb32-15e_digits-scenes-96x96.py
+python tools/train.py configs/cropr/{quick}.py
+mim train mmcropr {quick}.py
+```
+
+## Published checkpoints
+
+Those of the authors of Token Cropr (classification, segmentation) and of EoMT
+convert with `official_cropr.py` and `official_eomt.py`, those of EVA-02's
+detectors with `eva02_det.py`: see
+[segmentation](user_guides/segmentation.md),
+[detection](user_guides/detection.md#from-eva-02s-detectors) and
+[EoMT](user_guides/eomt.md#in-a-config). None was at hand, so conversion was
+tested on small random weights of their layout. Pretrained ViTs are timm's,
+by `pretrained=True`.
+
+```bash
+python tools/model_converters/official_cropr.py SRC DST
+python tools/model_converters/official_eomt.py SRC DST
+python tools/model_converters/eva02_det.py CONFIG SRC DST
 ```
 
 {demo}
 """
+QUICK = 'cropr-r30_digits-eva_linear_1xb32-15e_digits-scenes-96x96'
 DEMO = """## Models to start from
 
-Small models of digits in the repository, float16, for `demo/image_demo.py` and `demo/app.py`, which load them by name:
+Small models of digits in the repository, float16, which `demo/image_demo.py`
+and `demo/app.py` load by name:
 
-| name | task | config | file |
+| name | task | config | what it is |
 | --- | --- | --- | --- |
 """
 README = """# {title}
 
 <!-- [ALGORITHM] {made} -->
 
-{text} Paper: [{paper}]({url}).
+{text}
+Paper: [{paper}]({url}).
 
-In a config: {reducer}. How it compares: [measured](../../docs/en/notes/comparison.md), what it computes:
+In a config: {reducer}. How it compares:
+[measured](../../docs/en/notes/comparison.md), what it computes:
 [compared methods](../../docs/en/advanced_guides/compared_methods.md).
 
 {table}
@@ -164,15 +189,15 @@ def pages() -> Dict[str, str]:
     if unknown:
         raise ValueError(f'results of configs that are not there: {unknown}')
     files = {}
-    zoo = [ZOO.format(made=MADE, demo=demo_models()).rstrip()]
+    zoo = [ZOO.format(made=MADE, quick=QUICK, demo=demo_models()).rstrip()]
     for method, about in methods.items():
         files[f'configs/{method}/metafile.yml'] = metafile(method, about,
                                                            results)
         files[f'configs/{method}/README.md'] = README.format(
             made=MADE, table=table(method, results, '', '../../'), **about)
-        zoo.append(f'## {about["title"]}\n\n{about["text"]} See '
-                   f'[{method}](../../configs/{method}/README.md).\n\n' + table(
-                       method, results, f'../../configs/{method}/', '../../'))
+        rows = table(method, results, f'../../configs/{method}/', '../../')
+        zoo.append(f'## {about["title"]}\n\n{about["text"]} See [{method}]('
+                   f'../../configs/{method}/README.md).\n\n{rows}')
     files['docs/en/model_zoo.md'] = '\n\n'.join(zoo) + '\n'
     imports = [name for name in files if name.endswith('metafile.yml')]
     files['model-index.yml'] = f'# {MADE}\n' + yaml.safe_dump(
