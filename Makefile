@@ -1,5 +1,7 @@
 # make quickstart   set up, train and evaluate Cropr on handwritten digits
-# make test         set up, run the tests
+# make test         set up, run linters and tests
+# make lint         linters alone
+# make docs         the documentation as a site, in build/site
 # make test-upstream  the same tests on OpenMMLab's own last releases
 # Settings: PYTHON=/path/to/python VENV=DIR JOBS=2 (of the tests)
 VENV ?= .venv
@@ -12,7 +14,7 @@ DATA := data/digits_scenes
 NAME := cropr-r30_digits-eva_linear_1xb32-15e_digits-scenes-96x96
 WORK := work_dirs/quickstart
 
-.PHONY: env quickstart test env-upstream test-upstream check
+.PHONY: env quickstart test env-upstream test-upstream check lint docs
 
 env:
 	@"$(BOOT)" tools/setup_env.py --venv "$(VENV)" --python "$(PYTHON)"
@@ -28,7 +30,13 @@ quickstart: env
 	    "$$(cat $(WORK)/last_checkpoint)" --work-dir $(WORK)
 	@echo "What was pruned: $(WORK)/pruning_maps/*.png"
 
-test: env
+lint: env
+	@$(PY) tools/lint.py
+
+docs: env
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build
+
+test: env lint
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile
 
 env-upstream:

@@ -3,10 +3,15 @@
 from importlib import import_module
 from typing import Any, List
 
+from mmengine.config.utils import MODULE2PACKAGE
+
 from .utils.versions import check_timm
 from .version import __version__
 
 check_timm()
+# mmengine looks for configs in packages that it knows by name alone. With
+# this, `mmengine.hub.get_config('mmcropr::cropr/….py')` finds ours.
+MODULE2PACKAGE.setdefault('mmcropr', 'mmcropr')
 
 # Where the names of the Python API are. They are imported when asked for:
 # their modules look for mmseg, mmdet and mmpretrain, which takes seconds.

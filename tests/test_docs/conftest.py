@@ -12,8 +12,9 @@ import pytest
 
 from tests.utils import ROOT
 
-PACKAGED = ('mmcropr', 'setup.py', 'requirements.txt', 'README.md', 'LICENSE',
-            'MANIFEST.in')
+PACKAGED = ('mmcropr', 'configs', 'tools', 'demo', 'requirements', 'setup.py',
+            'model-index.yml', 'README.md', 'LICENSE', 'MANIFEST.in')
+LEFT_OUT = shutil.ignore_patterns('__pycache__', '.mim')
 Shell = Callable[[str], str]
 
 
@@ -22,8 +23,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder that mmcropr is installed in, from a wheel."""
     source = tmp_path_factory.mktemp('source')
     for name in PACKAGED:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, source / name)
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, source / name, ignore=LEFT_OUT)
+        else:
+            shutil.copy(ROOT / name, source / name)
     pip = [sys.executable, '-m', 'pip', '-q', '--disable-pip-version-check']
     subprocess.run([*pip, 'wheel', '--no-deps', '--no-build-isolation', '-w',
                     str(source / 'dist'), str(source)], check=True)

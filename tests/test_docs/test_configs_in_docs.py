@@ -12,7 +12,7 @@ import pytest
 from tests.utils import ROOT, logged
 
 PAGES = dict(
-    my_segmentation='README.md',
+    my_segmentation='docs/en/user_guides/own_data.md',
     my_detection='docs/en/user_guides/detection.md',
     my_classification='docs/en/user_guides/classification.md')
 # Nothing but sizes, weights that would be downloaded, and workers

@@ -1,5 +1,6 @@
 # Copyright (c) mmcropr contributors.
 """Links, commands and snippets of README and docs."""
+import ast
 import re
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple
@@ -7,12 +8,15 @@ from typing import Dict, List, Optional, Tuple
 import pytest
 import torch
 
+from mmcropr.models import CroprViT, LLFNeck
 from mmcropr.models.reducers.build import Sizes, build_reducers
 from mmcropr.structures import (Step, TokenState, put_rows, split_lowest,
                                 steps, take_rows)
-from tests.utils import ROOT, make_state
+from tests.test_models.test_vectors import samples
+from tests.utils import ROOT, TINY, make_state
 
-PAGES = [*sorted(ROOT.glob('*.md')), *sorted((ROOT / 'docs').rglob('*.md'))]
+PAGES = [*sorted(ROOT.glob('*.md')), *sorted((ROOT / 'docs').rglob('*.md')),
+         *sorted((ROOT / 'configs').rglob('*.md'))]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 # Where a command is run: a test, or nowhere, and why. What begins with a name
 # comes before what is more general.
@@ -21,6 +25,8 @@ RUN = {
     'python $MMCROPR/tools/test.py': 'test_configs_in_docs.py',
     'python $MMCROPR/tools/model_converters/strip_auxiliary.py':
     'test_configs_in_docs.py',
+    'mim train': 'test_model_index.py does what it does',
+    'make docs': 'tests/test_docs/test_site.py',
     'make quickstart': 'tests/test_tools/test_setup_env.py reads the steps; '
                        'it trains for minutes',
     'make': 'sets up an environment: .ci/run',
@@ -58,6 +64,8 @@ RUN = {
     'tools/slurm_': 'a cluster',
 }
 SHELL = re.compile(r'(for|do|done|export|grep)\b|[A-Z]+=')
+SETTING = re.compile(r'^((OMP_NUM_THREADS|NNODES|NODE_RANK|MASTER_ADDR|PORT|'
+                     r'GPUS|GPUS_PER_NODE)=\S+ )*')
 
 
 def blocks(page: Path, language: str) -> List[str]:
@@ -106,8 +114,7 @@ def test_every_page_is_reached():
 def commands(page: Path) -> List[str]:
     """Commands in a page, without what only shells know."""
     lines = '\n'.join(blocks(page, 'bash')).replace('\\\n', ' ').splitlines()
-    found = [re.sub(r'^(OMP_NUM_THREADS=1 )?', '', line.strip())
-             for line in lines]
+    found = [SETTING.sub('', line.strip()) for line in lines]
     return [line for line in found if line and not SHELL.match(line)]
 
 
@@ -120,7 +127,7 @@ def test_commands(name):
         assert place, f'{name}: who runs {command!r}?'
         for file in re.findall(r'[\w/]*test_\w+\.py', place):
             assert list((ROOT / 'tests').rglob(Path(file).name)), file
-        tool = re.search(r'tools/\w[\w/]*\.\w+', command)
+        tool = re.search(r'(?:tools|demo)/\w[\w/]*\.\w+', command)
         if tool is None:
             continue
         source = (ROOT / tool[0]).read_text()
@@ -140,6 +147,48 @@ def test_files_that_are_named(name):
                            r'[\w/.-]+\.(?:py|sh)\b', text):
         if 'my_method' not in file:
             assert (ROOT / file).exists(), f'{name} names {file}'
+
+
+def strings(path: Path) -> str:
+    """All text in the literals of a module, each as one line."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.append(node.value)
+    return '\n'.join(found)
+
+
+def test_messages_in_the_questions():
+    """Each that the table quotes is one of ours."""
+    page = (ROOT / 'docs/en/faq.md').read_text()
+    rows = re.findall(r'^\| (`[^|]*`) \|', page.split(
+        '## Messages of ours')[1], re.M)
+    said = '\n'.join(strings(path) for folder in ('mmcropr', 'tools')
+                     for path in (ROOT / folder).rglob('*.py'))
+    assert len(rows) > 15
+    for row in rows:
+        for message in re.findall('`([^`]+)`', row):
+            assert message in said, message
+
+
+def test_example_head():
+    """Of the guide: losses by name, a gradient for the queries, none for the
+    ViT."""
+    page = ROOT / 'docs/en/advanced_guides/add_a_head.md'
+    block, = (b for b in blocks(page, 'python') if 'class AreaHead' in b)
+    head = define(block, 'AreaHead')(in_channels=32, num_classes=5,
+                                     num_modules=2)
+    model = CroprViT(
+        TINY, img_size=64, out_type='tokens', reducer=dict(
+            type='mmcropr.Cropr', rate=4, num_queries='image')).train()
+    maps = LLFNeck()(model(torch.rand(2, 3, 64, 64)))
+    labels = torch.randint(0, 5, (2, 64, 64))
+    labels[0, :32] = 255
+    losses = head.loss(maps, samples(labels))
+    assert sorted(losses) == ['module0.loss_area', 'module1.loss_area']
+    sum(losses.values()).backward()
+    assert all(r.queries.grad.abs().sum() > 0 for r in model.reducers)
+    assert all(p.grad is None for p in model.vit.parameters())
 
 
 def test_schedules():

@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from mmcropr.utils.versions import TIMM_FLOOR, version_tuple
 from tests.utils import ROOT, load_tool
 
 load_tool('setup_env.py')
@@ -229,6 +231,23 @@ def test_another_machine_is_looked_at_again(monkeypatch):
 
 def test_requirements_of_the_package_name_no_host():
     """`pip install .` must not be able to replace torch or mm* packages."""
-    lines = (ROOT / 'requirements.txt').read_text().splitlines()
+    lines = (ROOT / 'requirements/runtime.txt').read_text().splitlines()
     names = [line for line in lines if line and not line.startswith('#')]
     assert names == ['safetensors']
+    assert (ROOT / 'requirements.txt').read_text().split() == [
+        '-r', 'requirements/runtime.txt']
+
+
+@pytest.mark.parametrize('stack', install.STACKS)
+def test_pins_are_in_the_accepted_ranges(stack):
+    """Those that requirements/mminstall.txt tells readers."""
+    text = (ROOT / 'requirements/mminstall.txt').read_text()
+    floors = dict(re.findall(r'^([\w-]+)>=([\d.]+)$', text, re.M))
+    assert {'torch', 'timm', 'mmcv', 'mmengine'} < set(floors)
+    pins = {name.replace('onedl-', '').replace('mmdetection', 'mmdet'):
+            pin.split('==')[1] for name, pin in install.read_pins(
+                stack).items()}
+    for name, floor in floors.items():
+        assert version_tuple(pins[name]) >= version_tuple(floor), name
+        assert stack != 'upstream' or pins[name] == floor
+    assert floors['timm'] == TIMM_FLOOR

@@ -85,7 +85,7 @@ def stamp_text(stack: str, pins: Dict[str, str]) -> str:
     digest = hashlib.sha256()
     folder = Path(__file__).parent
     for path in (*sorted(folder.glob('*.py')), ROOT / 'setup.py',
-                 ROOT / 'requirements.txt'):
+                 ROOT / 'requirements/runtime.txt'):
         digest.update(path.read_bytes())
     gpus = sorted(p.name for p in Path('/proc/driver/nvidia/gpus').glob('*'))
     wishes = [f'{name}={os.environ.get(name, "")}' for name in
