@@ -1,4 +1,5 @@
 # Copyright (c) mmcropr contributors.
+from .kept_foreground import KeptForeground
 from .panoptic_metric import PanopticMetric
 
-__all__ = ['PanopticMetric']
+__all__ = ['KeptForeground', 'PanopticMetric']

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from mmcropr.utils.files import written_whole
 
 # Apart for the colour-blind, too (Okabe and Ito), and by their marks
-COLOURS = ('#0072B2', '#D55E00', '#009E73')
-MARKS = ('o', 's', '^')
+COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9')
+MARKS = ('o', 's', '^', 'v', 'D', 'P')
 
 
 def plot_sizes(points: List[Dict[str, Any]], stem: Path) -> List[Path]:
@@ -62,6 +62,31 @@ def plot_lengths(points: List[Dict[str, Any]], stem: Path) -> List[Path]:
         panel.set_ylim(0, 1.05 * max(p['tokens_per_second'] for p in run))
     panels[0].set_ylabel('tokens per second')
     panels[0].legend(frameon=False, fontsize='small')
+    return _save(figure, stem)
+
+
+def plot_shares(points: List[Dict[str, Any]], title: str,
+                stem: Path) -> List[Path]:
+    """Accuracy against the share that is pruned, a line per method, with the
+    range over seeds.
+
+    Args:
+        points: Of ``reproduction.report.curve_points``.
+        title: Of the picture.
+        stem: Path of the files, without their ending.
+    """
+    figure = Figure(figsize=(5, 3.4), layout='constrained')
+    panel = figure.subplots()
+    methods = list(dict.fromkeys(point['method'] for point in points))
+    for method, colour, mark in zip(methods, COLOURS, MARKS):
+        line = [p for p in points if p['method'] == method]
+        shares = [p['share'] for p in line]
+        panel.plot(shares, [p['median'] for p in line], color=colour,
+                   marker=mark, label=method)
+        panel.fill_between(shares, [p['low'] for p in line],
+                           [p['high'] for p in line], color=colour, alpha=.15)
+    panel.set(title=title, xlabel='patches pruned / %', ylabel='accuracy / %')
+    panel.legend(frameon=False, fontsize='small')
     return _save(figure, stem)
 
 

@@ -6,7 +6,7 @@ from typing import Any, Dict, List, Tuple
 
 import cv2
 import numpy as np
-from digits_drawing import Scene
+from digits_settings import Scene
 
 CLASSES = ('background', 'zero', 'one', 'two', 'three', 'four', 'five', 'six',
            'seven', 'eight', 'nine')

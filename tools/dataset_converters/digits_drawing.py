@@ -1,10 +1,10 @@
 # Copyright (c) mmcropr contributors.
 """Draw scenes of handwritten digits on textured, cluttered backgrounds."""
-from dataclasses import dataclass
-from typing import List, Optional, Tuple
+from typing import Any, List, Optional, Tuple
 
 import cv2
 import numpy as np
+from digits_settings import Scene, SceneSettings
 
 SOURCE_SIDE = 8  # px, the side of scikit-learn's digits
 MARGIN = 3  # source px around a digit, so that rotation cuts nothing off
@@ -16,46 +16,6 @@ CONTRAST = 70.0  # of 255, wanted between a colour and most of what it touches
 # Luminance counts most for what the eye can read; rows: Y, ~R-Y, ~B-Y.
 TO_LUMA = np.array([[.30, .59, .11], [.35, -.30, -.05], [-.15, -.30, .45]],
                    np.float32)
-
-
-@dataclass(frozen=True)
-class SceneSettings:
-    """What all scenes of a data set have in common.
-
-    Args:
-        height: Image height, px.
-        width: Image width, px.
-        digits: Least and most digits per scene.
-        digit_size: Least and greatest side of a digit, px, before rotation.
-        clutter: Amount of background clutter, from 0 (none) to 1.
-        seed: Seed that all scenes derive from.
-        depth: Whether larger digits cover smaller ones.
-    """
-    height: int = 96
-    width: int = 96
-    digits: Tuple[int, int] = (1, 2)
-    digit_size: Tuple[int, int] = (44, 68)
-    clutter: float = 0.3
-    seed: int = 0
-    depth: bool = False
-
-
-@dataclass
-class Scene:
-    """One drawn scene.
-
-    Args:
-        image: RGB image, (H, W, 3) uint8; float32 while it is drawn.
-        owner: Digit at every pixel, (H, W) int64: 0 for none, k + 1 for k.
-        classes: Class 0..9 of each digit, in drawing order.
-        sizes: Side of each digit, px, before rotation.
-        drawn: Whether clutter or a digit was at a pixel, (H, W) bool.
-    """
-    image: np.ndarray
-    owner: np.ndarray
-    classes: List[int]
-    sizes: List[float]
-    drawn: np.ndarray
 
 
 def draw_background(rng: np.random.Generator, height: int,
@@ -250,8 +210,17 @@ def _find_place(rng: np.random.Generator, owner: np.ndarray, mask: np.ndarray,
     return None
 
 
+class Textures:
+    """How scenes look: on textures, with clutter. Other styles have its
+    methods."""
+    background = staticmethod(draw_background)
+    clutter = staticmethod(_draw_clutter)
+    paste = staticmethod(_paste)
+    cover = staticmethod(lambda *args: None)  # nothing lies on the digits
+
+
 def draw_scene(images: np.ndarray, targets: np.ndarray, split: int, index: int,
-               settings: SceneSettings) -> Scene:
+               settings: SceneSettings, style: Any = Textures()) -> Scene:
     """Compose one scene, with at least one digit; digits for which no place
     was found are left out.
 
@@ -261,15 +230,16 @@ def draw_scene(images: np.ndarray, targets: np.ndarray, split: int, index: int,
         split: Number of the split; scenes of two splits differ.
         index: Number of the scene in its split.
         settings: Image size, number and size of digits, clutter, seed.
+        style: Draws background, clutter and digits.
     """
     # Own streams: other clutter leaves the digits and their places alone.
     layout, ground, clutter, ink = (
         np.random.default_rng([settings.seed, split, index, stream])
         for stream in range(4))
-    canvas = draw_background(ground, settings.height, settings.width)
+    canvas = style.background(ground, settings.height, settings.width)
     owner = np.zeros(canvas.shape[:2], np.int64)
     scene = Scene(canvas, owner, [], [], owner > 0)
-    _draw_clutter(clutter, scene, images, settings)
+    style.clutter(clutter, scene, images, settings)
     areas: List[int] = []
     number = int(layout.integers(*settings.digits, endpoint=True))
     sizes = np.sort(layout.uniform(*settings.digit_size, number)) if (
@@ -283,12 +253,13 @@ def draw_scene(images: np.ndarray, targets: np.ndarray, split: int, index: int,
         mask = alpha >= .5
         place = _find_place(layout, owner, mask, areas)
         if place is not None:
-            _paste(ink, scene, alpha, *place)
+            style.paste(ink, scene, alpha, *place)
             scene.classes.append(int(targets[pick]))
             scene.sizes.append(size)
             areas.append(int(mask.sum()))
             corner = owner[place[0]:, place[1]:]
             corner[:mask.shape[0], :mask.shape[1]][mask] = len(areas)
+    style.cover(ink, scene, images, settings)
     scene.image = canvas.round().clip(0, 255).astype(np.uint8)
     return scene
 

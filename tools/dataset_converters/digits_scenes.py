@@ -19,13 +19,21 @@ from typing import Any, Dict, Optional, Sequence
 import cv2
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / 'analysis_tools')]
 import digits_annotations as annotations  # noqa: E402
 import digits_drawing as drawing  # noqa: E402
+import digits_photos as photos  # noqa: E402
+import foreground_stats  # noqa: E402
 from digits_annotations import CLASSES, need  # noqa: E402
 
 SPLITS = ('train', 'val')
 MARKER = 'digits_scenes.json'
+PATCH = 8  # px, of the models that the numbers printed are for
+# What depends on the background, unless it is given
+DEFAULTS = dict(
+    textures=dict(size=[96, 96], digits=[1, 2], digit_size=[44, 68]),
+    photos=dict(size=[192, 192], digits=[2, 3], digit_size=[44, 68]))
 FORMAT = 2  # raise it when the same arguments write something else
 
 
@@ -84,7 +92,8 @@ def _write_json(path: Path, content: Dict[str, Any]) -> None:
 
 def _write_split(root: Path, split: str, images: np.ndarray,
                  targets: np.ndarray, count: int,
-                 settings: drawing.SceneSettings, masks: str) -> None:
+                 settings: drawing.SceneSettings, masks: str,
+                 style: Any) -> None:
     """Draw a split from its digits, (S, 8, 8), and write all of it."""
     maps = ['images', 'labels', 'panoptic'] + ['depth'] * settings.depth
     for sub in [f'{name}/{split}' for name in maps] + ['annotations', 'meta']:
@@ -97,7 +106,7 @@ def _write_split(root: Path, split: str, images: np.ndarray,
     single, multi, panoptic = [], [], []
     for index in range(count):
         scene = drawing.draw_scene(images, targets, SPLITS.index(split), index,
-                                   settings)
+                                   settings, style)
         name = f'{index:06d}.png'
         values = np.array([0] + [c + 1 for c in scene.classes], np.uint8)
         _write_png(root / 'images' / split / name, scene.image)
@@ -139,7 +148,8 @@ def _read_marker(out: Path) -> Optional[Dict[str, Any]]:
 
 
 def make_data_set(out: Path, settings: drawing.SceneSettings,
-                  counts: Dict[str, int], masks: str, overwrite: bool) -> bool:
+                  counts: Dict[str, int], masks: str, overwrite: bool,
+                  background: str = 'textures') -> bool:
     """Make the data set unless it is there.
 
     Args:
@@ -148,13 +158,15 @@ def make_data_set(out: Path, settings: drawing.SceneSettings,
         counts: Number of scenes of each split.
         masks: Kind of segmentation, ``polygon`` or ``rle``.
         overwrite: Replace a data set that was made with other arguments.
+        background: ``textures`` or ``photos``.
 
     Returns:
         Whether it was made; False if it was there, with the same arguments.
 
     Raises:
         FileExistsError: ``out`` is there and may not be replaced.
-        ImportError: scikit-learn, or for RLE pycocotools, is missing.
+        ImportError: scikit-learn, for RLE pycocotools or for photographs
+            scikit-image is missing.
         OSError: A file cannot be written.
         ValueError: A setting is out of range.
     """
@@ -163,6 +175,8 @@ def make_data_set(out: Path, settings: drawing.SceneSettings,
         asdict(settings), num_scenes=counts, masks=masks, format=FORMAT)
     if not settings.depth:  # as data sets say that were made without it
         del arguments['depth']
+    if background != 'textures':
+        arguments['background'] = background
     arguments = json.loads(json.dumps(arguments))
     marker = _read_marker(out)
     if marker is not None and marker['arguments'] == arguments:
@@ -177,13 +191,16 @@ def make_data_set(out: Path, settings: drawing.SceneSettings,
         need('pycocotools.mask', 'pycocotools')
     source = need('sklearn.datasets', 'scikit-learn').load_digits()
     samples = split_samples(source.target)
+    styles = dict.fromkeys(SPLITS, drawing.Textures())
+    if background == 'photos':
+        styles = photos.load_photos()
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
             prefix=f'.{out.name}-', dir=out.parent) as work:
         new = Path(work, 'new')
         for split, part in samples.items():
             _write_split(new, split, source.images[part], source.target[part],
-                         counts[split], settings, masks)
+                         counts[split], settings, masks, styles[split])
         summary = dict(
             arguments=arguments,
             classes=CLASSES,
@@ -215,11 +232,16 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     add('out', type=Path, metavar='OUT_DIR', help='folder to make')
     span = dict(type=int, nargs=2, metavar=('MIN', 'MAX'))
     sides = dict(span, metavar=('H', 'W'))
-    add('--size', default=[96, 96], help='px', **sides)
+    add('--background', choices=tuple(DEFAULTS), default='textures',
+        help='photos: digits at the local contrast of photographs of '
+        'scikit-learn and scikit-image, among pieces of digits')
+    # Without a default of their own: it depends on the background
+    span['default'] = sides['default'] = argparse.SUPPRESS
+    add('--size', help='px (96 96; photos: 192 192)', **sides)
     add('--num-train', type=int, default=2000, help='training scenes')
     add('--num-val', type=int, default=300, help='validation scenes')
-    add('--digits', default=[1, 2], help='digits per scene', **span)
-    add('--digit-size', default=[44, 68], help='digit height, px', **span)
+    add('--digits', help='digits per scene (1 2; photos: 2 3)', **span)
+    add('--digit-size', help='digit height, px (44 68)', **span)
     add('--clutter', type=float, default=0.3, help='amount, 0 to 1')
     add('--seed', type=int, default=0, help='seed of all scenes')
     add('--masks', choices=('polygon', 'rle'), default='polygon', help='COCO')
@@ -227,6 +249,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         help='write depth maps; larger digits are nearer, and cover others')
     add('--overwrite', action='store_true', help='replace an older data set')
     args = parser.parse_args(argv)
+    args = argparse.Namespace(**{**DEFAULTS[args.background], **vars(args)})
     settings = drawing.SceneSettings(*args.size, tuple(args.digits),
                                      tuple(args.digit_size), args.clutter,
                                      args.seed, args.depth)
@@ -234,12 +257,15 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         made = make_data_set(
             args.out.resolve(), settings,
             dict(train=args.num_train, val=args.num_val), args.masks,
-            args.overwrite)
+            args.overwrite, args.background)
     except (ValueError, ImportError, OSError) as error:
         parser.error(str(error))
     print(f'digits scenes: {args.num_train} train, {args.num_val} val, '
           f'{args.size[0]}x{args.size[1]} -> {args.out}' +
           ('' if made else ' (already there)'))
+    if args.background == 'photos':
+        print(foreground_stats.describe(
+            foreground_stats.measure(args.out, PATCH)))
 
 
 if __name__ == '__main__':

@@ -1,0 +1,17 @@
+# Fine-tuning of the model without pruning, the same for every method
+_base_ = [
+    '../_base_/models/digits-eva-192_cls.py',
+    '../_base_/datasets/digits-photos-classes_192x192.py',
+    '../_base_/schedules/adamw_digits-finetune_8e.py',
+    '../_base_/cls_runtime.py',
+]
+start_command = (
+    'python tools/train.py configs/no_pruning/'
+    'digits-eva-192_1xb32-8e_digits-photos-classes-192x192.py')
+start = 'work_dirs/digits-eva-192_1xb32-8e_digits-photos-classes-192x192'
+model = dict(
+    init_cfg=dict(type='Pretrained', checkpoint=f'{start}/epoch_8.pth'))
+train_dataloader = dict(batch_size=16)
+param_scheduler = _base_.param_scheduler
+param_scheduler[1].end = 3
+train_cfg = dict(max_epochs=3, val_interval=3)

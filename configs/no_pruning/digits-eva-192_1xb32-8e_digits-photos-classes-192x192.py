@@ -1,0 +1,18 @@
+# The start of the comparison, from what segmentation has learned
+_base_ = [
+    '../_base_/models/digits-eva-192_cls.py',
+    '../_base_/datasets/digits-photos-classes_192x192.py',
+    '../_base_/schedules/adamw_digits_8e.py',
+    '../_base_/cls_runtime.py',
+]
+start_command = (
+    'python tools/train.py configs/no_pruning/'
+    'digits-eva-192_linear_1xb32-18e_digits-photos-192x192.py')
+start = 'work_dirs/digits-eva-192_linear_1xb32-18e_digits-photos-192x192'
+model = dict(
+    backbone=dict(
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint=f'{start}/epoch_18.pth',
+            prefix='backbone.')))
+optim_wrapper = dict(optimizer=dict(lr=5e-4))

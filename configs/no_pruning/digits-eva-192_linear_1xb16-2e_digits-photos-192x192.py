@@ -1,0 +1,26 @@
+# Fine-tuning of the model without pruning, the same for every method
+_base_ = [
+    '../_base_/models/digits-eva_192.py',
+    '../_base_/datasets/digits-photos_192x192.py',
+    '../_base_/schedules/adamw_digits-finetune_8e.py',
+    '../_base_/default_runtime.py',
+]
+start_command = (
+    'python tools/train.py configs/no_pruning/'
+    'digits-eva-192_linear_1xb32-18e_digits-photos-192x192.py')
+start = 'work_dirs/digits-eva-192_linear_1xb32-18e_digits-photos-192x192'
+model = dict(
+    init_cfg=dict(type='Pretrained', checkpoint=f'{start}/epoch_18.pth'))
+train_dataloader = dict(batch_size=16)
+param_scheduler = _base_.param_scheduler
+param_scheduler[1].end = 2
+train_cfg = dict(max_epochs=2, val_interval=2)
+custom_hooks = [
+    dict(type='mmcropr.PruningCurriculumHook', by_epoch=False),
+    dict(type='mmcropr.PruningMapHook'),
+]
+val_evaluator = [
+    dict(type='IoUMetric', iou_metrics=['mIoU']),
+    dict(type='mmcropr.KeptForeground')
+]
+test_evaluator = val_evaluator

@@ -1,0 +1,240 @@
+# Copyright (c) mmcropr contributors.
+"""Train every row of a published accuracy table at small scale, and compare.
+
+Makes the data and the start without pruning where they are missing. Stopped
+and started again with the same arguments it goes on where it was.
+"""
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Dict, List, NoReturn, Optional, Sequence, Tuple
+
+TOOLS = Path(__file__).resolve().parent
+sys.path[:0] = [str(TOOLS), str(TOOLS / 'analysis_tools')]
+from reproduction import report  # noqa: E402
+from reproduction.jobs import DiskFull, Job, run_all, write_json  # noqa: E402
+from reproduction.rows import TABLES, Row, choose, curve_rows  # noqa: E402
+from reproduction.settings import (SCALES, TASKS, base_config,  # noqa: E402
+                                   row_config)
+
+from mmcropr.utils.files import claim_folder, written_whole  # noqa: E402
+from mmcropr.utils.logs import one_line_errors  # noqa: E402
+
+ROOT = TOOLS.parent
+
+
+class Parser(argparse.ArgumentParser):
+    """Ends with one line, without its usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+
+def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
+    parser = Parser(description=__doc__)
+    add = parser.add_argument
+    add('--table', required=True, choices=list(TABLES))
+    add('--scale', default='tiny', choices=list(SCALES),
+        help='tiny: for two CPU cores; small: for one GPU')
+    add('--seeds', type=int, default=3, help='0 to N - 1 (default: 3)')
+    add('--jobs', type=int, default=1, help='runs side by side')
+    add('--rows', nargs='+', metavar='NAME', help='only these')
+    add('--curve', action='store_true',
+        help='accuracy against the share that is pruned')
+    add('--start', type=Path, metavar='CHECKPOINT',
+        help='of the model without pruning; made if it is not given')
+    add('--out', type=Path, default=Path('work_dirs/reproduce'),
+        help='folder of all runs (default: work_dirs/reproduce)')
+    add('--data', type=Path, help='folder of the data sets (default: data, '
+        'data/small at that scale)')
+    add('--only-start', action='store_true', help='stop before the rows')
+    add('--other-commit', action='store_true',
+        help='go on in a folder of another commit')
+    add('--debug', action='store_true', help='show tracebacks of errors')
+    args = parser.parse_args(argv)
+    for name in ('seeds', 'jobs'):
+        if getattr(args, name) < 1:
+            parser.error(f'--{name} must be 1 or more, got '
+                         f'{getattr(args, name)}')
+    if args.start is not None and not args.start.is_file():
+        parser.error(f'no checkpoint at {args.start}')
+    return args
+
+
+def commit() -> str:
+    """Of this repository; a + behind it where files differ."""
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ['git', *words], cwd=ROOT, capture_output=True,
+            text=True).stdout.strip()
+
+    number = git('rev-parse', '--short=12', 'HEAD') or 'unknown'
+    changed = git('status', '--porcelain', '--untracked-files=no')
+    return number + '+' * bool(changed)
+
+
+def check_folder(folder: Path, facts: Dict[str, Any], other: bool) -> None:
+    """Remember what a folder is of.
+
+    Raises:
+        ValueError: If it is of another commit or start, and ``other`` is not
+            given.
+    """
+    path = folder / 'run.json'
+    if path.exists():
+        old = json.loads(path.read_text())
+        changed = [key for key in facts if old.get(key) != facts[key]]
+        if changed and not other:
+            raise ValueError(
+                f'{folder} has runs of ' + ', '.join(
+                    f'{key} {old.get(key)} (now {facts[key]})'
+                    for key in changed) +
+                ': give another --out, or --other-commit to go on with them.')
+    write_json(path, facts)
+
+
+def make_data(cfg: Any) -> None:
+    """Run the command of a config that makes its data; does nothing where
+    they are there."""
+    words = shlex.split(cfg.data_command)
+    root = Path(cfg.train_dataloader.dataset.data_root)
+    where = 3 if words[2].startswith('-') else 2
+    words = [sys.executable, str(ROOT / words[1]), str(root),
+             *words[where:]]
+    if (root / 'digits_scenes.json').exists():
+        return
+    print(f'making {root}', flush=True)
+    done = subprocess.run(words, capture_output=True, text=True)
+    if done.returncode:
+        raise ValueError(f'{shlex.join(words)}: '
+                         f'{done.stderr.strip().splitlines()[-1]}')
+    print(done.stdout.strip(), flush=True)
+
+
+def make_start(args: argparse.Namespace, folder: Path) -> Path:
+    """Checkpoint without pruning that every row begins with."""
+    scale, last = SCALES[args.scale], None
+    if args.start is not None:
+        return args.start.resolve()
+    for name in TASKS[TABLES[args.table].task].starts:
+        before = last
+        cfg = base_config(name, scale, args.data, before)
+        make_data(cfg)
+        job = Job(f'start {Path(name).stem}', folder / Path(name).stem,
+                  lambda: cfg, keep=True, facts=dict(commit=commit()))
+        if job.result is None:
+            print(f'training {job.name}', flush=True)
+            failures = run_all([job], 1, lambda r: _words(r['metrics']))
+            if failures:
+                raise ValueError(f'{job.name} failed: '
+                                 f'{failures[job.name]}; see {job.folder}')
+        last = job.checkpoint.resolve()
+    return last
+
+
+def _words(metrics: Dict[str, float]) -> str:
+    named = {k: v for k, v in metrics.items()
+             if k in {t.metric for t in TABLES.values()}}
+    return ', '.join(f'{k} {v:.4g}' for k, v in named.items()) or 'done'
+
+
+def make_jobs(args: argparse.Namespace, folder: Path, rows: Sequence[Row],
+              start: Path) -> List[Job]:
+    """Runs of all rows, seed by seed, so that early ones give a table."""
+    table, scale = TABLES[args.table], SCALES[args.scale]
+    name = TASKS[table.task].fine_tuning
+
+    def make(row: Row, seed: int) -> Any:
+        cfg = base_config(name, scale, args.data, start)
+        return row_config(row, table, cfg, seed)
+
+    jobs = []
+    for seed in range(args.seeds):
+        for row in rows:
+            own = folder / f'{_file_name(row.name)}-seed{seed}'
+            jobs.append(
+                Job(f'{row.name}, seed {seed}', own,
+                    lambda row=row, seed=seed: make(row, seed),
+                    facts=dict(row=row.name, seed=seed, commit=commit(),
+                               share=row.share,
+                               config=f'{own.name}/config.py')))
+    return jobs
+
+
+def _file_name(name: str) -> str:
+    return ''.join(c if c.isalnum() else '-' for c in name.lower())
+
+
+def write_report(args: argparse.Namespace, folder: Path,
+                 rows: Sequence[Row], jobs: List[Job],
+                 failures: Dict[str, str], facts: Dict[str, Any]) -> None:
+    """Table of what has ended, and the curve."""
+    table = TABLES[args.table]
+    results = [job.result for job in jobs if job.result is not None]
+    lines = report.collect(table, rows, results, failures)
+    tau = report.tau_of(table, rows, lines)
+    stem = folder / ('curve' if args.curve else 'table')
+    text = report.markdown(table.title, lines, tau, facts)
+    with written_whole(stem.with_suffix('.md')) as part:
+        part.write_text(text)
+    write_json(stem.with_suffix('.json'), dict(
+        facts, rows=lines, kendall=tau and tau._asdict()))
+    print(text)
+    if args.curve:
+        import plots
+        points = report.curve_points(table, rows, lines)
+        if points:
+            plots.plot_shares(points, table.title, stem)
+
+
+def plan(args: argparse.Namespace) -> Tuple[Path, Sequence[Row]]:
+    """Folder of the table, and its rows."""
+    names = tuple(args.rows) if args.rows else None
+    rows = (curve_rows if args.curve else choose)(args.table, names)
+    if args.data is None:
+        args.data = Path('data') / ('' if args.scale == 'tiny' else args.scale)
+    args.data = args.data.resolve()
+    args.out = args.out.resolve() / args.scale
+    return args.out / (args.table + '-curve' * args.curve), rows
+
+
+def reproduce(args: argparse.Namespace) -> bool:
+    """Everything; whether all rows have ended well."""
+    folder, rows = plan(args)
+    lock = claim_folder(folder)
+    facts = dict(commit=commit(), scale=args.scale)
+    check_folder(folder, facts, args.other_commit)
+    task = TASKS[TABLES[args.table].task]
+    make_data(base_config(task.fine_tuning, SCALES[args.scale], args.data))
+    start = make_start(args, args.out / 'start')
+    print(f'start: {start}', flush=True)
+    if args.only_start:
+        return True
+    jobs = make_jobs(args, folder, rows, start)
+    failures: Dict[str, str] = {}
+    facts = dict(facts, seeds=args.seeds, start=start.name, command=shlex.join(
+        ['python', 'tools/reproduce.py', *args.words]))
+    try:
+        failures = run_all(jobs, args.jobs, lambda r: _words(r['metrics']))
+    finally:  # also of a run that was stopped: what there is
+        write_report(args, folder, rows, jobs, failures, facts)
+    lock.close()
+    return not failures
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    """Run the command line; exits with 1 if a row has failed."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    with one_line_errors('--debug' in words, ValueError, DiskFull, OSError):
+        args = parse_args(words)
+        args.words = words
+        good = reproduce(args)
+    if not good:
+        raise SystemExit(1)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,253 @@
+# Copyright (c) mmcropr contributors.
+"""From a config without pruning to that of a row."""
+from pathlib import Path
+from typing import Any, Dict, List, NamedTuple, Optional
+
+from mmengine.config import Config, ConfigDict
+
+from .rows import Row, Table
+
+ROOT = Path(__file__).resolve().parents[2]
+NONE = ROOT / 'configs/no_pruning'
+_PHOTOS = 'digits-photos-192x192.py'
+_CLASSES = 'digits-photos-classes-192x192.py'
+TEXTURES = 'digits-eva_linear_1xb32-15e_digits-scenes-96x96.py'
+_SEG = f'digits-eva-192_linear_1xb32-18e_{_PHOTOS}'
+LEARN_QUERIES = ('Cropr', 'NonSalient')
+
+
+class Task(NamedTuple):
+    """Configs of a task.
+
+    Args:
+        starts: Those that make its start, each from the one before.
+        fine_tuning: That of all rows.
+        auxiliary: Head that trains Cropr's queries.
+        queries: Of a Cropr module.
+    """
+    starts: tuple
+    fine_tuning: str
+    auxiliary: str
+    queries: str
+
+
+TASKS = dict(
+    seg=Task((TEXTURES, _SEG), f'digits-eva-192_linear_1xb16-2e_{_PHOTOS}',
+             'CroprSegHead', 'patch'),
+    cls=Task((TEXTURES, _SEG, f'digits-eva-192_1xb32-8e_{_CLASSES}'),
+             f'digits-eva-192_1xb16-3e_{_CLASSES}', 'CroprClsHead', 'image'),
+    det=Task((TEXTURES, _SEG, f'mask-rcnn_digits-eva-192_1xb16-8e_{_PHOTOS}'),
+             f'mask-rcnn_digits-eva-192_1xb16-2e_{_PHOTOS}',
+             'CroprMultiLabelHead', 'image'))
+
+
+class Scale(NamedTuple):
+    """How large everything is.
+
+    Args:
+        arch: Changes of the ViT.
+        scenes: Of training.
+        batch: Factor of the batch size.
+        epochs: Factor of the number of epochs.
+        workers: Processes that load data.
+        amp: Whether in bfloat16.
+    """
+    arch: Dict[str, int] = {}
+    scenes: int = 3000
+    batch: int = 1
+    epochs: float = 1
+    workers: int = 0
+    amp: bool = False
+
+
+SCALES = dict(
+    tiny=Scale(),
+    small=Scale(dict(embed_dim=192, depth=12, num_heads=6), scenes=12000,
+                batch=4, epochs=2, workers=4, amp=True))
+
+
+def detector_of(model: ConfigDict) -> ConfigDict:
+    """What has the backbone."""
+    return model.get('detector', model)
+
+
+def _widen(model: ConfigDict, arch: Dict[str, int]) -> None:
+    model.backbone.arch.update(arch)
+    width = arch['embed_dim']
+    necks = model.get('neck')
+    necks = necks if isinstance(necks, (list, tuple)) else [necks]
+    for part in (*necks, model.get('decode_head')):
+        if part is not None and 'in_channels' in part:
+            part.in_channels = width
+
+
+def _set_epochs(cfg: Config, factor: float) -> None:
+    epochs = max(1, round(cfg.train_cfg.max_epochs * factor))
+    cfg.train_cfg.update(max_epochs=epochs, val_interval=epochs)
+    cfg.param_scheduler[1].end = epochs
+
+
+def base_config(name: str, scale: Scale, data: Path,
+                start: Optional[Path] = None) -> Config:
+    """A config of ``configs/no_pruning`` at a scale.
+
+    Args:
+        name: Of its file.
+        scale: How large everything is.
+        data: Folder of the data sets.
+        start: Checkpoint that it begins with; None to leave that out.
+    """
+    cfg = Config.fromfile(NONE / name)
+    old = cfg.data_root
+    folder = data / Path(old).name
+    cfg = Config(ConfigDict(_moved(cfg.to_dict(), old, str(folder))))
+    cfg.data_command = cfg.data_command.replace('--num-train 3000',
+                                                f'--num-train {scale.scenes}')
+    model = detector_of(cfg.model)
+    if scale.arch:
+        _widen(model, scale.arch)
+    for loader in (cfg.train_dataloader, cfg.val_dataloader,
+                   cfg.test_dataloader):
+        loader.num_workers = scale.workers
+    cfg.train_dataloader.batch_size *= scale.batch
+    _set_epochs(cfg, scale.epochs)
+    if scale.amp:
+        cfg.optim_wrapper.update(type='AmpOptimWrapper', dtype='bfloat16')
+    for part in (model, model.backbone):
+        if start is None:
+            part.pop('init_cfg', None)
+        elif part.get('init_cfg'):
+            part.init_cfg.checkpoint = str(start)
+    cfg.default_hooks.checkpoint.update(interval=1, max_keep_ckpts=1)
+    return cfg
+
+
+def _moved(value: Any, old: str, new: str) -> Any:
+    """The same settings with another folder of the data."""
+    if isinstance(value, dict):
+        return {key: _moved(item, old, new) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_moved(item, old, new) for item in value)
+    if isinstance(value, str) and (value == old
+                                   or value.startswith(f'{old}/')
+                                   or f' {old}' in value):
+        return value.replace(old, new)
+    return value
+
+
+def lengths(patches: int, share: float) -> List[int]:
+    """Tokens after the modules of a constant schedule, as the paper's 136, 96
+    and 64 of 196 where two thirds leave; multiples of 8."""
+    return _eights([patches * (1 - share * p) for p in (.456, .76, 1.)])
+
+
+def _eights(steps: List[float]) -> List[int]:
+    return [max(8, round(step / 8) * 8) for step in steps]
+
+
+def _merging(modules: int, patches: int, share: float) -> Optional[List[int]]:
+    """Lengths of equal ratios, where a decreasing schedule would merge more
+    than half of the patches at once, which ToMe cannot; None elsewhere."""
+    each = patches * share / modules
+    if patches - each * modules > each:
+        return None
+    left = (1 - share)**(1 / modules)
+    return _eights([patches * left**(i + 1) for i in range(modules)])
+
+
+def _reducer(row: Row, table: Table, depth: int, patches: int) -> Dict:
+    share = table.share if row.share is None else row.share
+    reducer: Dict[str, Any] = dict(type=f'mmcropr.{row.method}', **row.reducer)
+    if row.constant:
+        # A quarter, a half and three quarters of the way, as in the paper
+        modules = [depth // 4 - 1, depth // 2 - 1, 3 * depth // 4 - 1]
+        modules = [max(k, block) for k, block in enumerate(modules, 1)]
+        reducer.update(modules=modules, keep=lengths(patches, share))
+        return _queries(reducer, row, table)
+    count = depth - 1 - row.fuses
+    keep = _merging(count, patches, share) if row.method == 'ToMe' else None
+    if keep is None:
+        reducer.update(tpr=share)
+    else:
+        reducer.update(keep=keep)
+    return _queries(reducer, row, table)
+
+
+def _queries(reducer: Dict, row: Row, table: Table) -> Dict:
+    if row.method in LEARN_QUERIES:
+        reducer['num_queries'] = TASKS[table.task].queries
+    return reducer
+
+
+def _auxiliary(row: Row, table: Table, cfg: Config) -> Optional[Dict]:
+    """Head that a method learns by; None if it learns by the task alone."""
+    model, task = detector_of(cfg.model), TASKS[table.task]
+    if row.method == 'DynamicViT':
+        return dict(type='mmcropr.DynamicViTHead', **row.head)
+    if row.method not in LEARN_QUERIES:
+        return None
+    head: Dict[str, Any] = dict(type=f'mmcropr.{task.auxiliary}', **row.head)
+    if table.task == 'seg':
+        arch = model.backbone.arch
+        modules = 3 if row.constant else arch.depth - 2
+        loss = model.decode_head.loss_decode
+        head.update(
+            in_channels=arch.embed_dim,
+            num_classes=model.decode_head.num_classes,
+            num_modules=modules,
+            loss_decode=dict(loss, type=f'mmseg.{loss.type}'))
+    return head
+
+
+def _fuse(row: Row, model: ConfigDict) -> None:
+    """Another fusion than Last Layer Fusion."""
+    arch, backbone = model.backbone.arch, model.backbone
+    side = backbone.img_size // backbone.patch_size
+    kind = row.neck['type'].split('.')[1]
+    sizes = dict(in_channels=arch.embed_dim, num_heads=arch.num_heads)
+    neck = ConfigDict(row.neck)
+    if kind in ('CrossAttnNeck', 'CrossAttnConcatNeck', 'MHSAConcatNeck'):
+        neck.update(sizes)
+    if kind.startswith('CrossAttn'):
+        neck.num_queries = (side, side)
+    if kind == 'DToPNeck':
+        neck.update(in_channels=arch.embed_dim, num_modules=arch.depth - 2,
+                    num_classes=model.decode_head.num_classes)
+        model.decode_head.type = 'mmcropr.DToPHead'
+    model.neck = neck
+
+
+def row_config(row: Row, table: Table, cfg: Config, seed: int) -> Config:
+    """The config of a row.
+
+    Args:
+        row: What it changes.
+        table: Of the row.
+        cfg: Fine-tuning without pruning; changed in place.
+        seed: Of the run.
+    """
+    cfg.randomness = dict(seed=seed)
+    model = detector_of(cfg.model)
+    if table.task == 'cls':
+        model.neck.pool = row.pool
+    if row.method is None:
+        return cfg
+    backbone = model.backbone
+    patches = (backbone.img_size // backbone.patch_size)**2
+    if table.task == 'cls':
+        backbone.fuse_at = -1 if row.fuses else None
+    backbone.reducer = _reducer(row, table, backbone.arch.depth, patches)
+    if row.neck is not None:
+        _fuse(row, model)
+    head = _auxiliary(row, table, cfg)
+    if head is None:
+        return cfg
+    if table.task == 'cls':
+        kind = head['type'].replace('DynamicViTHead', 'DynamicViTClsHead')
+        model.head.update(head, type=kind)
+    elif table.task == 'seg':
+        model.auxiliary_head = head
+    else:
+        cfg.model = ConfigDict(
+            type='mmcropr.CroprDetector', detector=model, auxiliary_head=head)
+    return cfg
