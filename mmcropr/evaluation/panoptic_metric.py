@@ -67,11 +67,31 @@ def count_matches(truth: np.ndarray, segments: Sequence[dict],
     return stats
 
 
+def count_pixels(truth: np.ndarray, found: np.ndarray,
+                 num_classes: int) -> np.ndarray:
+    """Pixels of one image by class, of those whose class is known.
+
+    Args:
+        truth: Class of every pixel, negative where unknown, (H, W).
+        found: The same of what was found.
+        num_classes: Of the data set, C.
+
+    Returns:
+        Pixels that are right, found and true of every class, (C, 3).
+    """
+    known = truth >= 0
+    truth, found = truth[known], found[known]
+    sides = (truth[truth == found], found[found >= 0], truth)
+    return np.stack(
+        [np.bincount(side, minlength=num_classes) for side in sides], axis=1)
+
+
 @METRICS.register_module()
 class PanopticMetric(BaseMetric):
     """Panoptic quality of mmdet's panoptic predictions, in percent: the same
     as its ``CocoPanopticMetric``, without panopticapi, which no package index
-    has.
+    has; and the mean intersection over union of their classes, mIoU, crowds
+    included.
 
     Args:
         ann_file: Annotations in COCO's panoptic format.
@@ -113,14 +133,23 @@ class PanopticMetric(BaseMetric):
             classes = {
                 number: (number - 1) % INSTANCE_OFFSET
                 for number in np.unique(found).tolist() if number != VOID}
+            ids = rgb_to_id(image)
+            true_classes = np.full(ids.shape, -1)
+            for segment in segments:
+                true_classes[ids == segment['id']] = segment['label']
+            found_classes = np.where(found == VOID, -1,
+                                     (found - 1) % INSTANCE_OFFSET)
             self.results.append(
-                count_matches(rgb_to_id(image), segments, found, classes,
-                              count))
+                np.concatenate([
+                    count_matches(ids, segments, found, classes, count),
+                    count_pixels(true_classes, found_classes, count)
+                ], axis=1))
 
     def compute_metrics(self, results: List[np.ndarray]) -> Dict[str, float]:
         """PQ, SQ and RQ over the classes that occur, then of things and of
-        stuff alone."""
-        ious, hits, wrong, missed = np.sum(results, axis=0).T
+        stuff alone; mIoU."""
+        counts = np.sum(results, axis=0).T
+        ious, hits, wrong, missed = counts[:4]
         total = hits + (wrong + missed) / 2
         occur = total > 0
         quality = np.stack([
@@ -133,4 +162,8 @@ class PanopticMetric(BaseMetric):
             means = quality[:, part].mean(1) if part.any() else np.zeros(3)
             for name, value in zip(('PQ', 'SQ', 'RQ'), means):
                 metrics[name + suffix] = 100 * float(value)
+        right, found, true = counts[4:]
+        union = found + true - right
+        ious = (right / union.clip(1))[union > 0]
+        metrics['mIoU'] = 100 * float(ious.mean())
         return metrics
