@@ -8,6 +8,8 @@ from importlib import import_module
 import pytest
 import torch
 
+from mmcropr.models.reducers.base import TokenReducer
+from mmcropr.registry import MODELS
 from tests.utils import ROOT, load_tool
 
 benchmark = load_tool('analysis_tools/benchmark.py')
@@ -36,10 +38,19 @@ def test_rows_of_a_table_are_configs_of_one_model(name):
     ends = {row.config.rsplit('_8xb', 1)[-1] for row in table.rows}
     assert len({end.rsplit('_1xb', 1)[-1] for end in ends}) == 1
     for row in table.rows:
-        cfg = tables.load(row.config, small=True)
+        cfg = tables.load(row, small=True)
         model = cfg.model.get('detector', cfg.model)
         assert model.backbone.arch.embed_dim == 192
         assert ('reducer' in model.backbone) == (row is not table.rows[0])
+
+
+def test_every_reducer_has_a_row():
+    kinds = {row.reducer['type'].split('.')[1]
+             for row in tables.TABLES['reducers'].rows[1:]}
+    known = {name for name, kind in MODELS.module_dict.items()
+             if issubclass(kind, TokenReducer)
+             and kind.__module__.startswith('mmcropr.')}
+    assert kinds == known
 
 
 def test_a_table(monkeypatch, tmp_path, capsys):

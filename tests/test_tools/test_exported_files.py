@@ -75,7 +75,7 @@ def test_metrics_are_those_of_pytorch(task, files, tmp_path, monkeypatch):
 
     monkeypatch.setattr(substitute, 'open_file', nothing)
     other, _ = metrics(monkeypatch, *args, '--exported', out)
-    assert other != pytest.approx(wanted, abs=1e-3), 'what the file says counts'
+    assert other != pytest.approx(wanted, abs=1e-3), 'the file counts'
 
 
 def test_another_size(files, tmp_path, monkeypatch, capsys):

@@ -212,7 +212,7 @@ def run_table(args: argparse.Namespace) -> None:
     text, results = f'# {table.title}\n', []
     for mode in args.modes:
         entries = make_entries(
-            {row.name: load(row.config, args.small) for row in table.rows},
+            {row.name: load(row, args.small) for row in table.rows},
             table.whole)
         check_memory(entries, device)
         rows = measure(entries, args, mode)

@@ -5,7 +5,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 import torch
 from entries import Entry, backbone_of, make_entries
 from mmengine.config import Config
-from tables import load
+from tables import Row, load
 from timing import DTYPES, Clock, make_run, noise, summarise
 from torch import nn
 
@@ -60,7 +60,7 @@ def measure_sizes(device: torch.device, batch: int, warmup: int, rounds: int,
     """
     results = []
     for vit, (config, sizes) in SIZES.items():
-        cfg: Config = load(config, small)
+        cfg: Config = load(Row(vit, config), small)
         entries = make_entries({'Cropr': cfg}, whole=False)
         for size in sizes[:2] if small else sizes:
             for mode in modes(device):

@@ -1,6 +1,7 @@
 # Copyright (c) mmcropr contributors.
 """The published speed tables (Bergner et al., Token Cropr, CVPR 2025), to be
-measured anew with random weights: our ratio beside the published one."""
+measured anew with random weights: our ratio beside the published one; and one
+of every reducer."""
 import copy
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
@@ -12,11 +13,12 @@ SMALL = dict(embed_dim=192, num_heads=3)  # of a ViT that two CPU cores run
 
 
 class Row(NamedTuple):
-    """A line of a table: the config, and the speed that was published, in
-    images per second; None where there is none."""
+    """A line of a table: the config, the speed that was published, in images
+    per second, None where there is none, and a reducer to put in."""
     name: str
     config: str
     published: Optional[float] = None
+    reducer: Optional[Dict[str, Any]] = None
 
 
 class Table(NamedTuple):
@@ -70,7 +72,27 @@ def _classification() -> Tuple[Row, ...]:
         ('Cropr, constant', f'cropr/cropr-{constant}_', 1350))
 
 
+def _reducers() -> Tuple[Row, ...]:
+    """All of them, on one ViT. Those that leave a fixed number of tokens do
+    so at a quarter of the depth each."""
+    config = 'no_pruning/vit-b_linear_1xb8-amp-64e_ade20k-512x512.py'
+    fixed = dict(keep=[512, 256, 144], modules=[2, 5, 8])
+    kinds: Dict[str, Dict[str, Any]] = {
+        name: dict(rate=88)
+        for name in ('Random', 'Variance', 'AttnTopK', 'TopK', 'EViT', 'ATS',
+                     'ToMe', 'DPCKNN', 'KMedoids')}
+    kinds = dict(Cropr=dict(rate=88, num_queries='patch'),
+                 NonSalient=dict(rate=88, num_queries='patch'), **kinds)
+    for name in ('DynamicViT', 'SiT', 'PatchMerger', 'Sinkhorn'):
+        kinds[name] = fixed
+    return (Row('No pruning', config), *(
+        Row(name, config, reducer=dict(type=f'mmcropr.{name}', **amount))
+        for name, amount in kinds.items()))
+
+
 TABLES: Dict[str, Table] = dict(
+    reducers=Table('Every reducer, ViT-B/16, 512 px', _reducers(), (512, 512),
+                   (512, 512), 8),
     cls=Table('Image classification, ViT-L/16, 224 px', _classification(),
               (224, 224), (224, 224), 128),
     eva02=Table(
@@ -111,10 +133,13 @@ TABLES: Dict[str, Table] = dict(
         (224, 224), (224, 224), 128))  # yapf: disable
 
 
-def load(path: str, small: bool = False) -> Config:
-    """A config below ``configs/``, its ViT made narrow if ``small``: as many
-    blocks and tokens, so that schedules are the same."""
-    cfg = Config.fromfile(CONFIGS / path)
+def load(row: Row, small: bool = False) -> Config:
+    """The config of a line, its ViT made narrow if ``small``: as many blocks
+    and tokens, so that schedules are the same."""
+    cfg = Config.fromfile(CONFIGS / row.config)
+    if row.reducer is not None:
+        model = cfg.model.get('detector', cfg.model)
+        model.backbone.reducer = ConfigDict(row.reducer)
     return shrink(cfg) if small else cfg
 
 
@@ -138,8 +163,9 @@ def compare(table: Table, rows: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
     by_name, first = {row['name']: row for row in rows}, table.rows[0]
     result = []
     for row in table.rows:
-        ratio = None if row.published is None else (
-            row.published / first.published)
+        ratio = None
+        if row.published is not None and first.published is not None:
+            ratio = row.published / first.published
         found = dict(by_name[row.name], published_ratio=ratio)
         if row is first:
             found['ratio_to_no_pruning'] = 1.0
