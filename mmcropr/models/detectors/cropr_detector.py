@@ -96,8 +96,8 @@ class CroprDetector(BaseDetector):
         if isinstance(built, SemiBaseDetector):
             raise ValueError(
                 f'detector={cfg.get("type")!r} holds detectors itself and '
-                'runs them several times per loss; CroprDetector takes a '
-                'detector with one backbone.')
+                'runs them several times per loss: put the CroprDetector '
+                "into it, as its `detector`, with the detector inside.")
         backbone = getattr(built, 'backbone', None)
         if cropr_vit_of(backbone) is None:
             raise ValueError(
