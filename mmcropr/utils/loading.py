@@ -66,12 +66,12 @@ class _Unpickler(pickle._Unpickler):
     dispatch = dict(pickle._Unpickler.dispatch)
 
     def load_build(self) -> None:
-        owner = self.stack[-2]
+        owner = self.stack[-2]  # type: ignore[attr-defined]
         if isinstance(owner, (type, FunctionType)):
             raise UnsafeCheckpointError(f'a change of {owner.__name__}')
-        super().load_build()
+        super().load_build()  # type: ignore[misc]
 
-    dispatch[pickle.BUILD[0]] = load_build
+    dispatch[pickle.BUILD[0]] = load_build  # type: ignore[assignment]
 
     def find_class(self, module: str, name: str) -> Any:
         owner, _, statistic = name.partition('.')
