@@ -174,8 +174,8 @@ def test_in_a_browser(trained, image, tmp_path):
         with running(browser):
             tab = Tab(debugger)
             tab('Page.navigate', url=f'http://127.0.0.1:{port}/')
-            tab.until("document.querySelector('#image input[type=file]') "
-                      "&& document.querySelector('#run')")
+            tab.until("!!document.querySelector('#image input[type=file]') "
+                      "&& !!document.querySelector('#run')")
             tab.upload(image)
             name = os.path.basename(image)[:6]
             tab.until(f"document.querySelector('#image').innerText"
@@ -192,7 +192,7 @@ def test_in_a_browser(trained, image, tmp_path):
                     file.write(base64.b64decode(data))
             tab.value("document.querySelector('#image [aria-label*=Clear], "
                       "#image [aria-label*=Remove]').click()")
-            tab.until("document.querySelector('#image input[type=file]')")
+            tab.until("!!document.querySelector('#image input[type=file]')")
             tab.upload(str(tmp_path / 'broken.png'))
             tab.until("document.querySelector('#image').innerText"
                       ".includes('broken')")
