@@ -4,6 +4,7 @@ pruned, and the time it took beside the same model without pruning."""
 import argparse
 import copy
 import statistics
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any, Iterator, List, NamedTuple, Optional, Tuple
@@ -15,9 +16,13 @@ from mmengine.config import Config
 from mmengine.utils import ProgressBar
 
 from mmcropr.utils.files import staged
+from mmcropr.utils.loading import load_safely
 from mmcropr.utils.logs import one_line_errors
 from mmcropr.visualization import (Picture, Predictor, check_out, list_images,
                                    removal_colours, save_figure)
+
+sys.path.insert(0, str(Path(__file__).parent))
+from small_models import names, resolve  # noqa: E402
 
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm')
 AMOUNTS = ('rate', 'tpr', 'keep', 'keep_rate', 'slope')
@@ -26,8 +31,10 @@ AMOUNTS = ('rate', 'tpr', 'keep', 'keep_rate', 'slope')
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=' '.join(__doc__.split()))
     parser.add_argument('source', type=Path, metavar='IMAGE|FOLDER|VIDEO')
-    parser.add_argument('config', help='of the training')
-    parser.add_argument('checkpoint', help='of the training')
+    parser.add_argument(
+        'config', help='of the training, or without a checkpoint the name of '
+        f'a model in demo/models: {", ".join(names()) or "none is there"}')
+    parser.add_argument('checkpoint', nargs='?', help='of the training')
     parser.add_argument('--out', type=Path, required=True, metavar='DIR')
     parser.add_argument(
         '--tpr', type=float, metavar='0..1',
@@ -174,7 +181,7 @@ def video(args: argparse.Namespace, pruned: Predictor,
                 cv2.imwrite(str(path), frame)
                 pair = run_both(pruned, plain, path, 1)
                 ratios.append(pair.ratio)
-                view = _pixels(draw(path.stem, pair, pruned, plain))
+                view = pixels(draw(path.stem, pair, pruned, plain))
                 if writer is None:
                     writer = cv2.VideoWriter(
                         str(part), cv2.VideoWriter_fourcc(*'mp4v'), rate,
@@ -190,7 +197,7 @@ def video(args: argparse.Namespace, pruned: Predictor,
     return ratios
 
 
-def _pixels(figure: Figure) -> np.ndarray:
+def pixels(figure: Figure) -> np.ndarray:
     """A figure as (H, W, 3), uint8, BGR, of even height and width."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     canvas = FigureCanvasAgg(figure)
@@ -203,7 +210,8 @@ def _pixels(figure: Figure) -> np.ndarray:
 def main() -> None:
     args = parse_args()
     with one_line_errors(args.debug):
-        cfg = Config.fromfile(args.config)
+        load_safely()
+        cfg, checkpoint = resolve(args.config, args.checkpoint)
         if args.tpr is not None:
             cfg = with_tpr(cfg, args.tpr)
         if not args.source.exists():
@@ -211,7 +219,7 @@ def main() -> None:
         if not backbone_of(cfg).get('reducer'):
             raise ValueError(f'the backbone of {args.config} has no reducer: '
                              'there is no pruning to show.')
-        pruned = Predictor(cfg, args.checkpoint, args.device)
+        pruned = Predictor(cfg, checkpoint, args.device)
         plain = pruned.without_pruning()
         failed: List[str] = []
         if args.source.suffix.lower() in VIDEOS:

@@ -147,8 +147,9 @@ class Comparison:
             report.changed[module] += len(places)
         module = next((i for i, x in enumerate(differ) if len(x)), None)
         if module is None:
-            parts = [same_parts(x['slot'].ravel()) for x in (found, wanted)]
-            if not np.array_equal(*parts):
+            mine, other = (same_parts(x['slot'].ravel())
+                           for x in (found, wanted))
+            if not np.array_equal(mine, other):
                 report.merged.append(name)
             return False
         if _is_tie(scores[module], differ[module]):

@@ -77,8 +77,9 @@ def describe(model: DeployModel, kind: str, batch: Union[int, str],
     schedule = backbone.schedule
     with torch.no_grad():
         shapes = [list(x.shape[1:]) for x in model(image)]
-    grid = tuple(
+    height, width = (
         -(-n // p) for n, p in zip(model.shape, backbone.trunk.patch_size))
+    grid = (height, width)
     return dict(
         config=config, checkpoint=checkpoint, task=model.task,
         part=model.part, format=kind, opset=OPSET,

@@ -78,7 +78,7 @@ class Onnx(Format):
     """ONNX, of standard operators only; runs in onnxruntime."""
 
     suffix = '.onnx'
-    needs = ('onnx', 'onnxscript')
+    needs: Tuple[str, ...] = ('onnx', 'onnxscript')
     runs_by = ('onnxruntime', )
 
     def write(self, program: Any, names: List[str], description: dict,

@@ -1,5 +1,5 @@
 # Copyright (c) mmcropr contributors.
-from typing import Any, Optional, Sequence, Tuple
+from typing import Any, Iterable, Optional, Tuple
 
 from torch import Tensor
 
@@ -17,7 +17,7 @@ class FeatureMaps(tuple):
     def __new__(cls,
                 maps: Any,
                 state: Optional[TokenState] = None,
-                prefix: Sequence[Tensor] = ()) -> Any:
+                prefix: Iterable[Tensor] = ()) -> Any:
         self = super().__new__(cls, maps)
         self.state, self.prefix = state, tuple(prefix)
         return self

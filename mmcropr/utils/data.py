@@ -38,7 +38,7 @@ def downloads(cfg: Config, dataset: dict) -> bool:
     """Whether a data set fetches its files itself (CIFAR10, MNIST)."""
     kind = class_of(cfg, dataset)
     return kind is not None and dataset.get('download', True) and (
-        'download' in inspect.signature(kind.__init__).parameters)
+        'download' in inspect.signature(kind).parameters)
 
 
 def _check_names(dataset: dict, loader: str) -> None:

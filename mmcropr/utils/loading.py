@@ -1,11 +1,12 @@
 # Copyright (c) mmcropr contributors.
 """Checkpoints read without running code that is pickled in them."""
+import json
 import os
 import pathlib
 import pickle
 import zipfile
 from types import FunctionType, SimpleNamespace
-from typing import Any, Optional, Union
+from typing import Any, Dict, Optional, Union
 from urllib.parse import urlparse
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from mmengine.dist import barrier, is_main_process
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
+from safetensors import safe_open
 from torch.hub import download_url_to_file, get_dir
 
 STORAGES = {
@@ -66,12 +68,12 @@ class _Unpickler(pickle._Unpickler):
     dispatch = dict(pickle._Unpickler.dispatch)
 
     def load_build(self) -> None:
-        owner = self.stack[-2]
+        owner = self.stack[-2]  # type: ignore[attr-defined]
         if isinstance(owner, (type, FunctionType)):
             raise UnsafeCheckpointError(f'a change of {owner.__name__}')
-        super().load_build()
+        super().load_build()  # type: ignore[misc]
 
-    dispatch[pickle.BUILD[0]] = load_build
+    dispatch[pickle.BUILD[0]] = load_build  # type: ignore[assignment]
 
     def find_class(self, module: str, name: str) -> Any:
         owner, _, statistic = name.partition('.')
@@ -113,10 +115,21 @@ def _is_script(path: Union[str, pathlib.Path]) -> bool:
             for name in file.namelist())
 
 
+def _load_tensors(path: str, map_location: Any) -> Dict[str, Any]:
+    device = map_location if isinstance(map_location, str) else 'cpu'
+    with safe_open(path, 'pt', device=device) as file:
+        meta = json.loads((file.metadata() or {}).get('mmcropr', '{}'))
+        names = file.keys()
+        return dict(state_dict={name: file.get_tensor(name) for name in names},
+                    meta=meta)
+
+
 def load_file(path: Union[str, pathlib.Path],
               map_location: Any = 'cpu',
               trust: bool = False) -> Any:
-    """What ``torch.save`` wrote, if it is data.
+    """What ``torch.save`` wrote, if it is data, or a file of safetensors: its
+    tensors as ``state_dict``, and as ``meta`` the JSON under the key
+    ``mmcropr`` of its metadata.
 
     Args:
         path: A local file.
@@ -128,6 +141,8 @@ def load_file(path: Union[str, pathlib.Path],
             checkpoints hold: tensors, numbers, arrays, plain containers and
             logs.
     """
+    if str(path).endswith('.safetensors'):
+        return _load_tensors(path, map_location)
     pickle_module = pickle if trust else SAFE_PICKLE
     try:
         if not trust and _is_script(path):

@@ -5,7 +5,7 @@ import logging
 import sys
 import warnings
 from contextlib import contextmanager, redirect_stdout
-from typing import Any, Iterator
+from typing import Any, Iterator, Type
 
 from mmengine.config import Config
 from mmengine.runner import Runner
@@ -59,7 +59,8 @@ def import_hosts(cfg: Config) -> None:
 
 
 @contextmanager
-def one_line_errors(debug: bool, *kinds: type) -> Iterator[None]:
+def one_line_errors(debug: bool,
+                    *kinds: Type[BaseException]) -> Iterator[None]:
     """End with ``error: ...`` as the last line, and exit code 1, where one of
     these errors is raised.
 

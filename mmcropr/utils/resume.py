@@ -3,7 +3,7 @@
 import logging
 import re
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Iterable, List, Optional
 
 from mmengine.config import Config
 from mmengine.logging import print_log
@@ -46,7 +46,7 @@ def find_checkpoint(work_dir: str) -> Optional[str]:
 def _flat(part: Any, place: str = '') -> Dict[str, Any]:
     """Dotted name -> value of all settings that matter to training."""
     if isinstance(part, dict):
-        items = part.items()
+        items: Iterable = part.items()
     elif isinstance(part, (list, tuple)):
         items = enumerate(part)
     else:
@@ -89,13 +89,12 @@ def find_changes(meta: dict, cfg: Config) -> List[str]:
     missing = object()
     changes = []
     for name in [*old, *(key for key in new if key not in old)]:
-        values = [side.get(name, missing) for side in (old, new)]
-        if values[0] != values[1]:
-            texts = [
+        before, now = old.get(name, missing), new.get(name, missing)
+        if before != now:
+            was, is_now = (
                 'not there' if value is missing else repr(value)
-                for value in values
-            ]
-            changes.append(f'{name}: {texts[0]} -> {texts[1]}')
+                for value in (before, now))
+            changes.append(f'{name}: {was} -> {is_now}')
     return changes
 
 

@@ -10,28 +10,14 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
 
 from mmcropr.models.checks import find_backbone
 from tests.utils import ROOT
 
-NAME = 'cropr/cropr-tpr78_digits-eva_linear_1xb32-4e_digits-scenes-96x96.py'
 spec = importlib.util.spec_from_file_location(
     'image_demo', ROOT / 'demo/image_demo.py')
 demo = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(demo)
-
-
-@pytest.fixture(scope='module')
-def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('model')
-    cfg = Config.fromfile(ROOT / 'configs' / NAME)
-    init_default_scope('mmseg')
-    torch.manual_seed(0)
-    torch.save(dict(state_dict=MODELS.build(cfg.model).state_dict()),
-               folder / 'model.pth')
-    cfg.dump(folder / 'config.py')
-    return str(folder / 'config.py'), str(folder / 'model.pth')
 
 
 def run(monkeypatch, *options):

@@ -26,6 +26,10 @@ RUN = {
     'python $MMCROPR/tools/model_converters/strip_auxiliary.py':
     'test_configs_in_docs.py',
     'mim train': 'test_model_index.py does what it does',
+    'make lint': 'make test begins with it: .ci/run',
+    'python demo/app.py': 'tests/test_demo/test_app.py; a browser',
+    'python tools/model_converters/small_model.py':
+    'tests/test_demo/test_small_models.py',
     'make docs': 'tests/test_docs/test_site.py',
     'make quickstart': 'tests/test_tools/test_setup_env.py reads the steps; '
                        'it trains for minutes',

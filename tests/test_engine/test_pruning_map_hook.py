@@ -4,7 +4,9 @@ from types import SimpleNamespace
 import mmcv
 import numpy as np
 import pytest
+from mmengine.registry import VISBACKENDS
 from mmengine.runner import Runner
+from mmengine.visualization import BaseVisBackend
 from torch import nn
 
 from mmcropr.engine import PruningMapHook
@@ -41,6 +43,40 @@ def test_pictures_of_a_test_run(digits, tmp_path, out_type):
     # 64 patches of 8 px, 49 of 65 tokens left: 15 patches stay
     stays = (kept == source).all(-1).reshape(8, 8, 8, 8).all((1, 3))
     assert stays.sum() == 15
+
+
+@VISBACKENDS.register_module()
+class Album(BaseVisBackend):
+    """A backend as TensorBoard's is, for what it is given."""
+
+    shown: dict = {}
+
+    experiment = property(lambda self: self)
+
+    def _init_env(self):
+        pass
+
+    def add_image(self, name, image, step=0, **kwargs):
+        self.shown[name, step] = image
+
+
+def test_pictures_in_a_backend(digits, tmp_path):
+    """With names and iterations, RGB, and not as files a second time."""
+    cfg = tiny_digits_config(digits, tmp_path)
+    cfg.custom_hooks = [dict(type='mmcropr.PruningMapHook', num_images=2)]
+    cfg.visualizer.vis_backends = [
+        dict(type='LocalVisBackend'), dict(type='Album')]
+    Album.shown.clear()
+    Runner.from_cfg(cfg).train()
+    files = sorted((tmp_path / 'pruning_maps').glob('*.png'))
+    names, steps = map(set, zip(*Album.shown))
+    assert names == {f'pruning_map/{file.stem}' for file in files}
+    assert steps and min(steps) > 0
+    last = Album.shown[f'pruning_map/{files[0].stem}', max(steps)]
+    assert (last == mmcv.imread(str(files[0]), channel_order='rgb')).all()
+    assert not list(tmp_path.glob('*/vis_data/vis_image'))
+    scalars = next(tmp_path.glob('*/vis_data/scalars.json')).read_text()
+    assert 'tokens/kept_behind_block0' in scalars
 
 
 def test_nothing_to_draw_without_reducer(digits, tmp_path):

@@ -5,7 +5,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Union
+from typing import Any, Dict, Union
 
 import torch
 from mmengine.config import Config, DictAction
@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmcropr.models import CroprViT
+from mmcropr.models.work import fuses_at, tokens_per_block
 from mmcropr.utils.build import (Encoder, WholeModel, build_for_inference,
                                  head_of_tokens, plain_model)
 from mmcropr.utils.files import written_whole
@@ -50,34 +51,6 @@ def count_macs(module: nn.Module, shape: tuple) -> Dict[str, int]:
     linear = sum(counts.get(name, 0) for name in LINEAR)
     return dict(
         linear_macs=linear // 2, total_macs=sum(counts.values()) // 2)
-
-
-def fuses_at(backbone: CroprViT,
-             neck: Optional[nn.Module]) -> Optional[int]:
-    """Block from which on all tokens are there again, None if they are not:
-    a neck can say otherwise for the last one."""
-    neck = neck[0] if isinstance(neck, nn.Sequential) else neck
-    llf = getattr(neck, 'llf', None)
-    if llf is None:
-        return backbone.fuse_at
-    return backbone.trunk.stop if llf else None
-
-
-def tokens_per_block(backbone: nn.Module, grid: tuple, fuse_at: Optional[int],
-                     num_queries: int = 0) -> List[int]:
-    """Length of the sequence that every block processes, prefix included;
-    from block ``fuse_at`` on all of them, and the queries that join there."""
-    trunk = backbone.trunk
-    full = grid[0] * grid[1] + trunk.num_prefix
-    left = dict(
-        zip(backbone.schedule.modules, backbone.lengths(grid))
-    ) if backbone.schedule else {}
-    lengths, now = [], full
-    for block in range(trunk.depth):
-        now = full + num_queries if block == fuse_at else now
-        lengths.append(now)
-        now = left.get(block, now)
-    return lengths
 
 
 def analyse(config: Union[str, Config], shape: tuple) -> Dict[str, Any]:

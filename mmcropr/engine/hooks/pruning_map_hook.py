@@ -1,6 +1,6 @@
 # Copyright (c) mmcropr contributors.
 from pathlib import Path
-from typing import Any, Optional, Sequence
+from typing import Any, List, Optional, Sequence
 
 import cv2
 import mmcv
@@ -9,6 +9,7 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
+from mmengine.visualization import LocalVisBackend
 from torch import Tensor, nn
 
 from mmcropr.models.checks import backbones_of
@@ -42,9 +43,11 @@ def draw_pruning_map(image: np.ndarray, removed: np.ndarray,
 class PruningMapHook(Hook):
     """Draw which patches were pruned, and when, in validation and test.
 
-    Pictures go to ``<out_dir>/<image name>.png``. Without a reducer, or a
-    CroprViT at all, nothing is drawn, nor where the model sees an image in
-    several windows or views.
+    Pictures go to ``<out_dir>/<image name>.png``, and with the iteration to
+    the backends of the runner's visualizer that show them, such as
+    TensorBoard and WandB (not to its folder of files as well). Without a
+    reducer, or a CroprViT at all, nothing is drawn, nor where the model sees
+    an image in several windows or views.
 
     Args:
         num_images: Pictures per validation or test run.
@@ -67,7 +70,8 @@ class PruningMapHook(Hook):
     def _start(self, runner: Runner) -> None:
         backbone = next(
             (b for b in backbones_of(runner.model) if b.num_modules), None)
-        self._drawn, self._removed = 0, []
+        self._drawn = 0
+        self._removed: List[np.ndarray] = []
         if backbone is not None and is_main_process():
             self._num_modules = backbone.num_modules
             self._handle = backbone.register_forward_hook(self._remember)
@@ -110,7 +114,18 @@ class PruningMapHook(Hook):
                 image, pixels[:size[0], :size[1]], self._num_modules)
             name = Path(getattr(sample, 'img_path', str(self._drawn))).stem
             mmcv.imwrite(picture, str(self._folder(runner) / f'{name}.png'))
+            self._show(runner, name, picture)
             self._drawn += 1
+
+    @staticmethod
+    def _show(runner: Runner, name: str, picture: np.ndarray) -> None:
+        """In the backends beside that of plain files; BGR in, RGB out."""
+        for backend in runner.visualizer._vis_backends.values():
+            if not isinstance(backend, LocalVisBackend):
+                backend.add_image(
+                    f'pruning_map/{name}',
+                    np.ascontiguousarray(picture[..., ::-1]),
+                    step=runner.iter)
 
     def before_val_epoch(self, runner: Runner) -> None:
         self._start(runner)

@@ -1,11 +1,13 @@
 # Copyright (c) mmcropr contributors.
-from typing import List, Optional
+from typing import List, Optional, Sequence
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from torch import nn
 
 from mmcropr.models.backbones import CroprViT
-from mmcropr.models.checks import backbones_of
+from mmcropr.models.checks import backbones_of, unwrap
+from mmcropr.models.work import encoder_work
 from mmcropr.registry import HOOKS
 
 
@@ -14,8 +16,13 @@ class TokenLogHook(Hook):
     """Say how many tokens are left: behind every module in a table when
     training starts, and in every line of the log as ``tokens_left`` behind
     the last one, with ``pruning_progress``, the share of the full pruning
-    rate. Both are of images of the backbone's ``img_size``. Without a
-    CroprViT nothing happens.
+    rate. A second table has the work of every block and the speed-up that
+    could be expected from it.
+
+    Whenever the rate changes, the share of the patches that stays behind each
+    module goes to the backends of the runner's visualizer (files,
+    TensorBoard, WandB) as ``tokens/kept_behind_block<i>``. All is of images
+    of the backbone's ``img_size``. Without a CroprViT nothing happens.
     """
 
     priority = 'LOW'  # behind PruningCurriculumHook, which sets the rate
@@ -23,6 +30,12 @@ class TokenLogHook(Hook):
     def before_train(self, runner: Runner) -> None:
         for backbone in backbones_of(runner.model):
             runner.logger.info(self._table(backbone))
+            if backbone.schedule is not None:
+                model = unwrap(runner.model)
+                model = getattr(model, 'detector', model)
+                runner.logger.info(
+                    self._work(backbone, getattr(model, 'neck', None)))
+        self._shown: List[float] = []
 
     @staticmethod
     def _table(backbone: CroprViT) -> str:
@@ -31,7 +44,7 @@ class TokenLogHook(Hook):
         trunk = backbone.trunk
         height, width = trunk.grid
 
-        def row(numbers: List[int]) -> str:
+        def row(numbers: Sequence[int]) -> str:
             return ' '.join(f'{number:>5d}' for number in numbers)
 
         return (f'Tokens left behind the modules '
@@ -40,6 +53,38 @@ class TokenLogHook(Hook):
                 f'  behind block  {row(backbone.schedule.modules)}\n'
                 f'  now           {row(backbone.lengths(training=True))}\n'
                 f'  at full rate  {row(backbone.lengths(training=False))}')
+
+    @staticmethod
+    def _work(backbone: CroprViT, neck: Optional[nn.Module]) -> str:
+        work = encoder_work(backbone, neck)
+        total, plain = (sum(macs) + work.embed
+                        for macs in (work.macs, work.plain))
+        width = max(len(f'{max(work.plain) / 1e9:.3f}'), 4) + 1
+
+        def row(texts: List[str]) -> str:
+            return ''.join(f'{text:>{width}}' for text in texts)
+
+        return (
+            'Work of the encoder on an image, at the full rate:\n'
+            f'  block   {row([str(i) for i in range(len(work.tokens))])}\n'
+            f'  tokens  {row([str(n) for n in work.tokens])}\n'
+            f'  GMACs   {row([f"{n / 1e9:.3f}" for n in work.macs])}\n'
+            f'  all: {total / 1e9:.2f} GMACs, without pruning '
+            f'{plain / 1e9:.2f}; at most {work.ratio:.2f} times as fast')
+
+    def _show_shares(self, runner: Runner, backbone: CroprViT) -> None:
+        """Once per rate, so that files stay small."""
+        trunk = backbone.trunk
+        patches = trunk.grid[0] * trunk.grid[1]
+        shares = [(length - trunk.num_prefix) / patches
+                  for length in backbone.lengths(training=True)]
+        visualizer = getattr(runner, 'visualizer', None)
+        if visualizer is None or shares == self._shown:
+            return
+        self._shown = shares
+        visualizer.add_scalars(
+            {f'tokens/kept_behind_block{block}': share for block, share in zip(
+                backbone.schedule.modules, shares)}, step=runner.iter + 1)
 
     def before_train_iter(self,
                           runner: Runner,
@@ -54,3 +99,4 @@ class TokenLogHook(Hook):
         hub.update_scalar('train/pruning_progress', done / whole)
         hub.update_scalar('train/tokens_left',
                           backbone.lengths(training=True)[-1])
+        self._show_shares(runner, backbone)

@@ -29,7 +29,8 @@ class OutputHook:
 class InputHook(OutputHook):
     """Forward pre-hook that keeps a module's first input."""
 
-    def __call__(self, module: nn.Module, args: Any) -> None:
+    def __call__(  # type: ignore[override]  # torch calls it with two
+            self, module: nn.Module, args: Any) -> None:
         super().__call__(module, args, args[0])
 
 

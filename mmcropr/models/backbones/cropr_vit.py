@@ -164,7 +164,7 @@ class CroprViT(TimmBackbone):
         if not 0 <= progress[0] <= progress[1]:
             raise ValueError('progress must be (numerator, denominator) of a '
                              f'share in [0, 1], got {progress}')
-        self._progress = tuple(progress)
+        self._progress = (progress[0], progress[1])
 
     @property
     def progress(self) -> Progress:

@@ -2,7 +2,7 @@
 """Pretrained ViT weights by timm name or from a file."""
 import math
 from pathlib import Path
-from typing import Any, Dict, List, Sequence, Union
+from typing import Any, Dict, List, Sequence, Union, cast
 
 from mmengine.logging import print_log
 from timm.layers import resample_abs_pos_embed
@@ -184,7 +184,8 @@ def load_pretrained(vit: nn.Module, pretrained: Union[bool, str, dict],
         if set(pretrained) != {'weights', 'fresh'}:
             raise ValueError('pretrained as a dict has the keys weights and '
                              f'fresh, got {sorted(pretrained)}.')
-        pretrained, fresh = pretrained['weights'], pretrained['fresh']
+        fresh = pretrained['fresh']
+        pretrained = cast(Union[bool, str], pretrained['weights'])
     if pretrained is True:
 
         def adapt(state: StateDict, model: nn.Module) -> StateDict:
@@ -209,7 +210,7 @@ def load_pretrained(vit: nn.Module, pretrained: Union[bool, str, dict],
                 " a network and give the file: pretrained='file.safetensors', "
                 'or pretrained=False to start at random.') from error
         return
-    state = read_checkpoint(pretrained)
+    state = read_checkpoint(str(pretrained))
     try:
         state = convert(state, vit)
     except Exception as error:

@@ -116,10 +116,10 @@ class Trunk:
     def fix_positions(self, size: Tuple[int, int]) -> None:
         """Make prefix tokens, positions and rotary table of images (H, W)
         constants: exporters would use operators that few runtimes have."""
-        grid = tuple(-(-n // p) for n, p in zip(size, self.patch_size))
+        h, w = (-(-n // p) for n, p in zip(size, self.patch_size))
         weight = next(self.vit.parameters())
-        self._fixed[grid] = self._positions(
-            weight.new_zeros(1, *grid, self.embed_dim))
+        self._fixed[h, w] = self._positions(
+            weight.new_zeros(1, h, w, self.embed_dim))
 
     @staticmethod
     def bias_of(state: TokenState) -> Optional[Tensor]:

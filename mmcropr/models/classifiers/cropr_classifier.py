@@ -11,7 +11,7 @@ from mmcropr.registry import MODELS
 from mmcropr.structures import FeatureMaps, TokenState
 
 from ..backbones import CroprViT, cropr_vit_of
-from ..heads import CroprLabelHead, StateHead
+from ..heads import CroprLabelHead
 from ..necks import PoolNeck
 
 
@@ -69,7 +69,7 @@ class CroprClassifier(ImageClassifier):
             auxiliary_head = MODELS.build({
                 **self._auxiliary_sizes(vit, auxiliary_head, classes),
                 **auxiliary_head})
-        self.auxiliary_head: Optional[StateHead] = auxiliary_head
+        self.auxiliary_head: Any = auxiliary_head
 
     def extract_feat(self, inputs: Tensor, stage: str = 'neck') -> Any:
         """Features of a stage, see ``ImageClassifier``; of the stage

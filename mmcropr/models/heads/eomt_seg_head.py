@@ -42,8 +42,9 @@ class EoMTSegHead(EoMTHead, Mask2FormerHead):
             tuple(sample.gt_sem_seg.data.shape[-2:]), size,
             getattr(sample, 'img_path', 'an image'))
 
-    def predict(self, x: TokenState, batch_img_metas: List[dict],
-                test_cfg: Any) -> Tensor:
+    def predict(  # type: ignore[override]  # as mmseg's decode heads
+            self, x: TokenState, batch_img_metas: List[dict],
+            test_cfg: Any) -> Tensor:
         """Scores of the classes at every pixel, (B, C, H, W): the sum over
         the queries of class probability times mask probability."""
         classes, masks = self(x)

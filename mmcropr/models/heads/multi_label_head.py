@@ -126,6 +126,7 @@ class CroprMultiLabelHead(AuxiliaryHead):
                     f'{getattr(sample, "img_path", "an image")} are not all '
                     f'in 0 .. {self.num_classes - 1}: the auxiliary head has '
                     f'num_classes={self.num_classes}.')
+        return ''
 
     @staticmethod
     def _check_queries(queries: int) -> None:

@@ -1,6 +1,6 @@
 # Copyright (c) mmcropr contributors.
 import copy
-from typing import Any, List, Optional
+from typing import Any, List, Optional, cast
 
 from torch import Tensor, nn
 
@@ -77,7 +77,8 @@ class DToPNeck(FusionNeck):
         if any(not isinstance(step, Prune) for step in steps):
             raise ValueError('DToPNeck classifies patches where they left, '
                              'and a reducer of this model merges them.')
-        pruned: List[PrunedTokens] = steps[0].pruned if steps else []
+        first = cast(Prune, steps[0]) if steps else None
+        pruned: List[PrunedTokens] = first.pruned if steps else []
         modules = {part.module for part in pruned}
         parts = [
             part._replace(tokens=self.exits[part.module](part.tokens))
@@ -91,6 +92,6 @@ class DToPNeck(FusionNeck):
                                  self.exits[0][1].out_features) + idle
         if not steps:
             return kept
-        twin = copy.copy(steps[0])  # puts logits where it puts tokens
+        twin = copy.copy(first)  # puts logits where it puts tokens
         twin.pruned = parts
         return twin.undo(kept.to(parts[0].tokens.dtype), state.num_prefix)

@@ -149,7 +149,7 @@ class CrossAttnNeck(AttentionNeck):
                 num_queries) != 2 or min(num_queries) < 1:
             raise ValueError('num_queries must be the grid (h, w) of the '
                              f'training crop, got {num_queries!r}')
-        self.grid = tuple(num_queries)
+        self.grid = (num_queries[0], num_queries[1])
         self.queries = nn.Parameter(
             torch.zeros(1, self.grid[0] * self.grid[1], in_channels))
         trunc_normal_(self.queries, std=.02)

@@ -5,7 +5,7 @@ However it is spelled (:class:`PruningSchedule`), a schedule is one amount per
 module: patches that leave, or a share of the current ones that stays. Numbers
 are plain integers, so that ``torch.compile`` sees constants.
 """
-from typing import List, NamedTuple, Sequence, Tuple, Union
+from typing import List, NamedTuple, Sequence, Tuple, Union, cast
 
 Grid = Tuple[int, int]
 Progress = Tuple[int, int]
@@ -17,7 +17,7 @@ class Remove(NamedTuple):
     ``total``, altogether."""
     numerator: int
     denominator: int
-    count: int
+    count: int  # type: ignore[assignment]  # tuple has a method of the name
     total: bool = False
 
     def at(self, progress: Progress) -> Tuple[int, int, int]:
@@ -118,7 +118,8 @@ def _so_far(entries: Sequence[Entry], entry: Entry,
     number = same.index(entry)
     if number == 0 or isinstance(entry.amount, KeepShare):
         return 0, 1
-    numerator, denominator, count = same[number - 1].amount.at(progress)
+    before = cast(Remove, same[number - 1].amount)
+    numerator, denominator, count = before.at(progress)
     return count * numerator, denominator
 
 

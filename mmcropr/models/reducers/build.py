@@ -3,8 +3,8 @@
 import difflib
 import inspect
 import warnings
-from typing import (Dict, List, NamedTuple, Optional, Sequence, Tuple, Type,
-                    Union)
+from typing import (Any, Dict, List, NamedTuple, Optional, Sequence, Tuple,
+                    Type, Union)
 
 from mmengine.logging import print_log
 
@@ -77,7 +77,7 @@ def build_reducers(
             method cannot follow another.
     """
     several = isinstance(cfg, (list, tuple)) and len(cfg) > 0
-    cfgs = list(cfg) if several else [cfg]
+    cfgs: List[Any] = list(cfg) if several else [cfg]
     schedules = [_schedule(cfg, sizes) for cfg in cfgs]
     schedule = schedules[0]
     if len(cfgs) > 1:

@@ -26,7 +26,7 @@ class EViT(TokenReducer):
         init_cfg: As of every mmengine module.
     """
 
-    step_types = (Merge, )
+    step_types: tuple = (Merge, )
     needs_attention = needs_class_token = needs_gradient = True
     stage = 'attention'
 

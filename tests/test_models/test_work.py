@@ -1,0 +1,35 @@
+# Copyright (c) mmcropr contributors.
+"""Work from sizes alone is what is counted in a forward pass."""
+import pytest
+
+from mmcropr.models import CroprViT, LLFNeck, PoolNeck
+from mmcropr.models.work import encoder_work
+from mmcropr.utils.build import Encoder
+from tests.utils import TINY, load_tool
+
+flops = load_tool('analysis_tools/get_flops.py')
+EVA = dict(family='eva', embed_dim=32, depth=4, num_heads=2,
+           use_rot_pos_emb=True, swiglu_mlp=True, mlp_ratio=8 / 3)
+
+
+@pytest.mark.parametrize('arch', [TINY, EVA])
+@pytest.mark.parametrize('reducer', [
+    None, dict(type='mmcropr.Random', rate=4, align=1),
+    dict(type='mmcropr.TopK', rate=4, align=1)])
+@pytest.mark.parametrize('neck', [LLFNeck(), PoolNeck(pool='cls')])
+def test_as_counted(arch, reducer, neck):
+    """But for the little that a reducer itself computes."""
+    llf = isinstance(neck, LLFNeck)
+    backbone = CroprViT(arch, img_size=64, out_type='tokens',
+                        fuse_at=-1 if llf else None, reducer=reducer).eval()
+    neck.init_weights()
+    model = type('Model', (), dict(backbone=backbone, neck=neck))()
+    work = encoder_work(backbone, neck)
+    counted = flops.count_macs(Encoder(model), (1, 3, 64, 64))
+    assert sum(work.macs) + work.embed == pytest.approx(
+        counted['total_macs'], rel=.01)
+    assert (work.ratio == 1) == (reducer is None)
+    full = 16 + backbone.trunk.num_prefix
+    assert work.tokens[0] == full
+    assert work.tokens[-1] == (full if llf or not reducer else
+                               backbone.lengths()[-1])
