@@ -32,7 +32,7 @@ setup(
     install_requires=parse_requirements('requirements.txt'),
     extras_require={
         'timm': ['timm>=1.0.20'],
-        'digits': ['scikit-learn', 'pycocotools'],
+        'digits': ['scikit-learn', 'scikit-image', 'pycocotools'],
         'deploy': ['onnx', 'onnxscript', 'onnxruntime'],
         'tests': ['pytest', 'scikit-learn', 'pycocotools'],
     },
