@@ -5,7 +5,7 @@ data_root = 'data/digits_photos_crops'
 data_command = (
     'python tools/dataset_converters/digits_scenes.py '
     'data/digits_photos_crops --background photos --size 96 96 '
-    '--digits 1 2 --num-train 6000 --num-val 8')
+    '--digits 1 2 --clutter 0.15 --num-train 6000 --num-val 8')
 train_pipeline = _base_.train_pipeline
 train_pipeline[2].update(scale=(96, 96), ratio_range=(0.85, 1.2))
 train_pipeline[3].crop_size = (96, 96)
