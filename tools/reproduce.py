@@ -100,12 +100,10 @@ def make_data(cfg: Any) -> None:
     """Run the command of a config that makes its data; does nothing where
     they are there."""
     words = shlex.split(cfg.data_command)
-    root = Path(cfg.train_dataloader.dataset.data_root)
-    where = 3 if words[2].startswith('-') else 2
-    words = [sys.executable, str(ROOT / words[1]), str(root),
-             *words[where:]]
+    root = Path(words[2])
     if (root / 'digits_scenes.json').exists():
         return
+    words = [sys.executable, str(ROOT / words[1]), *words[2:]]
     print(f'making {root}', flush=True)
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
@@ -207,8 +205,9 @@ def reproduce(args: argparse.Namespace) -> bool:
     lock = claim_folder(folder)
     facts = dict(commit=commit(), scale=args.scale)
     check_folder(folder, facts, args.other_commit)
-    task = TASKS[TABLES[args.table].task]
-    make_data(base_config(task.fine_tuning, SCALES[args.scale], args.data))
+    for task in ('seg', TABLES[args.table].task):  # starts see those of seg
+        make_data(base_config(TASKS[task].fine_tuning, SCALES[args.scale],
+                              args.data))
     start = make_start(args, args.out / 'start')
     print(f'start: {start}', flush=True)
     if args.only_start:

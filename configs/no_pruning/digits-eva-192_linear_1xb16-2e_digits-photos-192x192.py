@@ -7,10 +7,10 @@ _base_ = [
 ]
 start_command = (
     'python tools/train.py configs/no_pruning/'
-    'digits-eva-192_linear_1xb32-18e_digits-photos-192x192.py')
-start = 'work_dirs/digits-eva-192_linear_1xb32-18e_digits-photos-192x192'
+    'digits-eva-192_linear_1xb16-8e_digits-photos-192x192.py')
+start = 'work_dirs/digits-eva-192_linear_1xb16-8e_digits-photos-192x192'
 model = dict(
-    init_cfg=dict(type='Pretrained', checkpoint=f'{start}/epoch_18.pth'))
+    init_cfg=dict(type='Pretrained', checkpoint=f'{start}/epoch_8.pth'))
 train_dataloader = dict(batch_size=16)
 param_scheduler = _base_.param_scheduler
 param_scheduler[1].end = 2

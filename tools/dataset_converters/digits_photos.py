@@ -19,9 +19,9 @@ TRAIN = ('china.jpg', 'camera.png', 'chelsea.png', 'coffee.png', 'coins.png',
 VAL = ('flower.jpg', 'astronaut.png', 'brick.png', 'gravel.png')
 OF_SKLEARN = ('china.jpg', 'flower.jpg')
 CROP = (.45, 1.)  # side of a crop, of the shorter side of its photograph
-PIECES = 2.5  # distractors per digit-sized square, at clutter 1
-CONTRAST = (1.5, 2.2)  # of ink, in deviations of the brightness around it
-LEAST, MOST = 36., 95.  # contrast in any case, of 255
+PIECES = 3.  # distractors per digit-sized square, at clutter 1
+CONTRAST = (1.6, 2.3)  # of ink, in deviations of the brightness around it
+LEAST, MOST = 42., 100.  # contrast in any case, of 255
 COVERED = .2  # of a digit's pixels, at most
 COVERS = .4  # probability that something lies on a digit
 
@@ -77,10 +77,11 @@ class Photos(NamedTuple):
         contrast = np.clip(contrast, LEAST, MOST)
         colour = (window * alpha).sum((0, 1)) / alpha.sum()
         brightness = colour @ drawing.TO_LUMA[0]
-        # The lighter the ground, the likelier is dark ink: it must fit in
-        dark = rng.random() * 255 < brightness
-        colour = colour + rng.normal(0, 12, 3) + (-1 if dark else 1) * contrast
-        window += rng.uniform(.8, 1.) * alpha * (colour - window)
+        # Dark or light, as either fits between black and white
+        room = np.array([brightness, 255 - brightness]) - contrast
+        sign = rng.choice([-1, 1], p=room.clip(1) / room.clip(1).sum())
+        colour = colour + rng.normal(0, 12, 3) + sign * contrast
+        window += rng.uniform(.85, 1.) * alpha * (colour - window)
         scene.drawn[place] |= alpha[..., 0] >= .5
 
     def cover(self, rng: np.random.Generator, scene: Scene,

@@ -1,5 +1,6 @@
 # Copyright (c) mmcropr contributors.
 """From a config without pruning to that of a row."""
+import re
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional
 
@@ -12,7 +13,7 @@ NONE = ROOT / 'configs/no_pruning'
 _PHOTOS = 'digits-photos-192x192.py'
 _CLASSES = 'digits-photos-classes-192x192.py'
 TEXTURES = 'digits-eva_linear_1xb32-15e_digits-scenes-96x96.py'
-_SEG = f'digits-eva-192_linear_1xb32-18e_{_PHOTOS}'
+_SEG = f'digits-eva-192_linear_1xb16-8e_{_PHOTOS}'
 LEARN_QUERIES = ('Cropr', 'NonSalient')
 
 
@@ -46,14 +47,14 @@ class Scale(NamedTuple):
 
     Args:
         arch: Changes of the ViT.
-        scenes: Of training.
+        scenes: Factor of the number of training scenes.
         batch: Factor of the batch size.
         epochs: Factor of the number of epochs.
         workers: Processes that load data.
         amp: Whether in bfloat16.
     """
     arch: Dict[str, int] = {}
-    scenes: int = 3000
+    scenes: int = 1
     batch: int = 1
     epochs: float = 1
     workers: int = 0
@@ -62,7 +63,7 @@ class Scale(NamedTuple):
 
 SCALES = dict(
     tiny=Scale(),
-    small=Scale(dict(embed_dim=192, depth=12, num_heads=6), scenes=12000,
+    small=Scale(dict(embed_dim=192, depth=12, num_heads=6), scenes=4,
                 batch=4, epochs=2, workers=4, amp=True))
 
 
@@ -97,12 +98,10 @@ def base_config(name: str, scale: Scale, data: Path,
         data: Folder of the data sets.
         start: Checkpoint that it begins with; None to leave that out.
     """
-    cfg = Config.fromfile(NONE / name)
-    old = cfg.data_root
-    folder = data / Path(old).name
-    cfg = Config(ConfigDict(_moved(cfg.to_dict(), old, str(folder))))
-    cfg.data_command = cfg.data_command.replace('--num-train 3000',
-                                                f'--num-train {scale.scenes}')
+    cfg = Config(_moved(Config.fromfile(NONE / name).to_dict(), data))
+    cfg.data_command = re.sub(
+        r'(?<=--num-train )\d+', lambda n: str(int(n[0]) * scale.scenes),
+        cfg.data_command)
     model = detector_of(cfg.model)
     if scale.arch:
         _widen(model, scale.arch)
@@ -122,16 +121,14 @@ def base_config(name: str, scale: Scale, data: Path,
     return cfg
 
 
-def _moved(value: Any, old: str, new: str) -> Any:
-    """The same settings with another folder of the data."""
+def _moved(value: Any, data: Path) -> Any:
+    """The same settings with another folder in the place of ``data/``."""
     if isinstance(value, dict):
-        return {key: _moved(item, old, new) for key, item in value.items()}
+        return {key: _moved(item, data) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_moved(item, old, new) for item in value)
-    if isinstance(value, str) and (value == old
-                                   or value.startswith(f'{old}/')
-                                   or f' {old}' in value):
-        return value.replace(old, new)
+        return type(value)(_moved(item, data) for item in value)
+    if isinstance(value, str):
+        return re.sub(r'(^| )data/', lambda m: f'{m[1]}{data}/', value)
     return value
 
 

@@ -1,0 +1,208 @@
+# Copyright (c) mmcropr contributors.
+"""Rows, settings and statistics of the reproduced tables."""
+import sys
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from scipy import stats
+
+from mmcropr.models.checks import backbones_of, check_model
+from tests.utils import ROOT, load_tool
+
+reproduce = load_tool('reproduce.py')
+rows = sys.modules['reproduction.rows']
+settings = sys.modules['reproduction.settings']
+statistics = sys.modules['reproduction.statistics']
+report = sys.modules['reproduction.report']
+ALL = [(name, row.name) for name, table in rows.TABLES.items()
+       for row in table.rows]
+
+
+def config_of(table, row, scale='tiny', share=None):
+    table = rows.TABLES[table]
+    row, = (r for r in table.rows if r.name == row)
+    cfg = settings.base_config(
+        settings.TASKS[table.task].fine_tuning, settings.SCALES[scale],
+        Path('/data'), Path('/start.pth'))
+    return settings.row_config(row._replace(share=share), table, cfg, 2)
+
+
+@pytest.mark.parametrize('table, row', ALL)
+def test_every_row_is_a_model(table, row):
+    """Written to a file and read again, it can be built, and its parts fit
+    together."""
+    cfg = Config.fromstring(config_of(table, row).pretty_text, '.py')
+    init_default_scope(cfg.default_scope)
+    model = MODELS.build(cfg.model)
+    check_model(model)
+    backbone, = backbones_of(model)
+    method = next(r for r in rows.TABLES[table].rows if r.name == row).method
+    kinds = {type(reducer).__name__ for reducer in backbone.reducers}
+    assert kinds == ({method} if method else set())
+    assert cfg.randomness.seed == 2
+    text = cfg.pretty_text
+    assert '/data/digits_photos' in text and "'data/" not in text
+    assert '/start.pth' in text
+
+
+def test_shares_and_schedules():
+    def lengths(*args, **kwargs):
+        cfg = config_of(*args, **kwargs)
+        init_default_scope(cfg.default_scope)
+        backbone, = backbones_of(MODELS.build(cfg.model))
+        return backbone.schedule.modules, backbone.schedule.lengths()
+
+    assert lengths('seg', 'Cropr') == ((0, 1, 2, 3), [456, 336, 208, 88])
+    assert lengths('seg', 'Random', share=.5)[1][-1] == 576 // 2
+    # Not more than half at once
+    kept = [577] + lengths('seg', 'ToMe', share=.97)[1]
+    assert all(b >= a / 2 for a, b in zip(kept, kept[1:]))
+    assert lengths('cls-right', 'SiT') == ((1, 2, 3), [400, 280, 192])
+    assert len(lengths('cls', 'Cropr, no LLF')[0]) == 5
+
+
+def test_scales():
+    tiny = config_of('seg', 'Cropr')
+    small = config_of('seg', 'Cropr', 'small')
+    assert small.model.backbone.arch.depth == 12
+    assert small.model.auxiliary_head.num_modules == 10
+    assert small.model.decode_head.in_channels == 192
+    assert small.optim_wrapper.dtype == 'bfloat16'
+    assert 'num-train 12000' in small.data_command
+    assert 'num-train 3000' in tiny.data_command
+    assert small.train_dataloader.batch_size == (
+        4 * tiny.train_dataloader.batch_size)
+
+
+def test_published_figures():
+    """Those of the paper, and a row of ours beside each."""
+    published = {(name, row.name): row.published
+                 for name, table in rows.TABLES.items() for row in table.rows}
+    assert published['cls', 'Cropr'] == 85.3
+    assert published['cls-right', 'Sinkhorn'] == 56.5
+    assert published['fusion', 'DToP'] == 50.1
+    assert published['det', 'Variance'] == 62.0
+    assert sum(len(t.rows) for t in rows.TABLES.values()) == len(ALL) == 46
+
+
+def test_chosen_rows():
+    assert [r.name for r in rows.choose('det', ('Cropr', 'Random'))] == [
+        'Cropr', 'Random']
+    with pytest.raises(ValueError, match="no row 'Croper'.*'Cropr'"):
+        rows.choose('seg', ('Croper', ))
+    curve = rows.curve_rows('seg', None)
+    assert curve[0].name == 'No pruning' and len(curve) == 1 + 4 * 6
+    assert {row.share for row in curve[1:]} == set(rows.CURVE) - {0}
+
+
+def test_kendall():
+    published = dict(a=1., b=2., c=3., d=4.)
+    ours = dict(a=[5., 6], b=[7., 8], c=[9., 10], d=[11., 12], other=[0., 0])
+    assert statistics.kendall(ours, published) == (1, 1, 1)
+    ours['a'] = [9.5, 6.]
+    tau = statistics.kendall(ours, published)
+    medians = [7.75, 7.5, 9.5, 11.5]
+    assert tau.value == pytest.approx(
+        stats.kendalltau(medians, [1, 2, 3, 4]).statistic)
+    assert tau.low < tau.value <= tau.high == 1
+    one = statistics.kendall({k: v[:1] for k, v in ours.items()}, published)
+    assert one.low is None
+    assert statistics.kendall(dict(a=[1.], b=[2.]), published) is None
+
+
+def test_paired():
+    gap = statistics.paired({0: 3., 1: 5., 2: 4.}, {0: 1., 1: 2., 2: 3., 3: 9})
+    test = stats.ttest_rel([3, 5, 4], [1, 2, 3]).confidence_interval()
+    assert gap == pytest.approx((2, test.low, test.high))
+    assert statistics.paired({0: 3.}, {0: 1.}) == (2, None, None)
+
+
+def results():
+    found = []
+    for seed in range(2):
+        for number, row in enumerate(('No pruning', 'Random', 'Variance',
+                                      'Attn Top-K', 'Cropr')):
+            metrics = {'coco/bbox_mAP': .5 + .01 * number + .001 * seed}
+            if row != 'No pruning':
+                metrics.update({'kept_foreground/precision': 20. + number,
+                                'kept_foreground/survive': 40.,
+                                'kept_foreground/chance': 11.})
+            found.append(dict(row=row, seed=seed, metrics=metrics,
+                              seconds=60., config='x/config.py'))
+    return found
+
+
+def test_report():
+    table = rows.TABLES['det']
+    failures = {'Random, seed 2': 'no space'}
+    lines = report.collect(table, table.rows, results(), failures)
+    tau = report.tau_of(table, table.rows, lines)
+    text = report.markdown('T', lines, tau, dict(commit='abc'))
+    assert '| Cropr | 54.0 (54.0 to 54.1) | 63.0 |' in text.replace(
+        '54.05', '54.0')
+    assert '| Random | 51.0 (51.0 to 51.1) | 60.6 | +3.0' in text
+    assert 'failed: Random, seed 2: no space' in text
+    assert 'commit: abc' in text and "Kendall's tau" in text
+    assert '11.0 % of all patches' in text
+
+
+def test_report_without_results():
+    table = rows.TABLES['seg']
+    lines = report.collect(table, table.rows, [], {})
+    text = report.markdown('T', lines, report.tau_of(table, table.rows, lines),
+                           {})
+    assert text.count('not run') == len(table.rows)
+
+
+def test_points_of_a_curve():
+    table, curve = rows.TABLES['seg'], rows.curve_rows('seg', ('Cropr', ))
+    found = [dict(row=row.name, seed=0, metrics=dict(mIoU=60. - k),
+                  seconds=1., config='') for k, row in enumerate(curve)]
+    lines = report.collect(table, curve, found, {})
+    points = report.curve_points(table, curve, lines)
+    assert [p['share'] for p in points] == [0, 50, 70, 80, 90, 95, 97]
+    assert points[0]['median'] == 60 and {p['method'] for p in points} == {
+        'Cropr'}
+
+
+def test_curve_is_drawn(tmp_path):
+    plots = load_tool('analysis_tools/plots.py')
+    points = [dict(method=m, share=s, median=50. - s / 5, low=40., high=60.)
+              for m in ('Cropr', 'Random') for s in (0, 50)]
+    for path in plots.plot_shares(points, 'T', tmp_path / 'curve'):
+        assert path.stat().st_size > 1000
+
+
+@pytest.mark.parametrize('words, message', [
+    (['--table', 'segm'], "invalid choice: 'segm'"),
+    (['--table', 'seg', '--scale', 'huge'], "invalid choice: 'huge'"),
+    (['--table', 'seg', '--rows', 'Nobody'], "no row 'Nobody'"),
+    (['--table', 'seg', '--seeds', '0'], '--seeds must be 1 or more'),
+    (['--table', 'seg', '--start', 'no.pth'], 'no checkpoint at no.pth'),
+    ([], '--table'),
+])
+def test_bad_arguments(words, message, capsys, tmp_path):
+    with pytest.raises(SystemExit) as stop:
+        reproduce.main([*words, '--out', str(tmp_path)])
+    assert stop.value.code == 1
+    said = capsys.readouterr().err
+    assert message in said and said.startswith('error: ')
+    assert said.count('\n') == 1 and not list(tmp_path.iterdir())
+
+
+def test_folder_of_another_commit(tmp_path):
+    facts = dict(commit='a', scale='tiny')
+    reproduce.check_folder(tmp_path, facts, False)
+    reproduce.check_folder(tmp_path, facts, False)
+    with pytest.raises(ValueError, match='commit a .now b.*--other-commit'):
+        reproduce.check_folder(tmp_path, dict(facts, commit='b'), False)
+    reproduce.check_folder(tmp_path, dict(facts, commit='b'), True)
+    reproduce.check_folder(tmp_path, dict(facts, commit='b'), False)
+
+
+def test_configs_of_all_starts_are_there():
+    for task in settings.TASKS.values():
+        for name in (*task.starts, task.fine_tuning):
+            assert (ROOT / 'configs/no_pruning' / name).exists()

@@ -1,0 +1,121 @@
+# Copyright (c) mmcropr contributors.
+"""Runs of the reproduced tables: what ends, fails and goes on."""
+import json
+import shutil
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.registry import MODELS, init_default_scope
+
+from tests.utils import load_tool
+
+reproduce = load_tool('reproduce.py')
+jobs = sys.modules['reproduction.jobs']
+rows = sys.modules['reproduction.rows']
+settings = sys.modules['reproduction.settings']
+
+
+@pytest.fixture
+def ready(digits, tmp_path, monkeypatch):
+    """Arguments for a table whose runs are one iteration each."""
+    (tmp_path / 'data').mkdir()
+    (tmp_path / 'data/digits_photos').symlink_to(digits)
+    scale = settings.Scale(epochs=.5)
+    monkeypatch.setitem(settings.SCALES, 'tiny', scale)
+    cfg = settings.base_config(settings.TASKS['seg'].fine_tuning, scale,
+                               tmp_path / 'data')
+    init_default_scope('mmseg')
+    torch.save(MODELS.build(cfg.model).state_dict(), tmp_path / 'start.pth')
+    return ['--table', 'seg', '--seeds', '1', '--out', str(tmp_path / 'out'),
+            '--data', str(tmp_path / 'data'), '--start',
+            str(tmp_path / 'start.pth')]
+
+
+def test_a_table_whose_row_fails_goes_on(ready, tmp_path, monkeypatch,
+                                         capsys):
+    table = rows.TABLES['seg']
+    broken = rows.Row('Broken', 'Random', reducer=dict(keep=[3]))
+    monkeypatch.setitem(rows.TABLES, 'seg', table._replace(
+        rows=(*table.rows, broken)))
+    words = [*ready, '--rows', 'Broken', 'No pruning', 'Random']
+    with pytest.raises(SystemExit) as stop:
+        reproduce.main(words)
+    assert stop.value.code == 1
+    said = capsys.readouterr().out
+    assert '[3/3]' in said and 'min left' in said
+    folder = tmp_path / 'out/tiny/seg'
+    found = json.loads((folder / 'table.json').read_text())
+    lines = {line['row']: line for line in found['rows']}
+    assert 'median' not in lines['Broken']
+    why = lines['Broken']['failures']['Broken, seed 0']
+    assert 'rate, tpr, keep' in why
+    assert 0 < lines['Random']['median'] < 100
+    assert lines['Random']['precision'] > 0
+    assert (folder / lines['Random']['config']).exists()
+    assert 'failed: Broken, seed 0' in (folder / 'table.md').read_text()
+    assert not list(folder.glob('*/epoch*.pth'))
+    # Again, without the broken one: nothing is left to do
+    times = [p.stat().st_mtime_ns for p in folder.glob('*/result.json')]
+    reproduce.main([*ready, '--rows', 'No pruning', 'Random'])
+    assert times == [p.stat().st_mtime_ns
+                     for p in folder.glob('*/result.json')]
+    assert '[' not in capsys.readouterr().out.split('#')[0]
+
+
+def job(folder: Path, make=lambda: None) -> jobs.Job:
+    return jobs.Job(folder.name, folder, make, facts=dict(row='r', seed=0))
+
+
+def test_a_full_disk_stops_everything(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, 'disk_usage',
+                        lambda path: SimpleNamespace(free=0))
+    with pytest.raises(jobs.DiskFull, match='make room.*goes on'):
+        jobs.run_all([job(tmp_path / 'a'), job(tmp_path / 'b')], 1, str)
+
+
+def test_broken_config(tmp_path):
+    def make():
+        raise KeyError('no such reducer')
+
+    failures = jobs.run_all([job(tmp_path / 'a', make)], 1, str)
+    assert 'no such reducer' in failures['a'] and 'config' in failures['a']
+
+
+def test_goes_on_from_a_checkpoint(tmp_path):
+    one = job(tmp_path)
+    assert '--resume' not in jobs.command_of(one)
+    (tmp_path / 'last_checkpoint').write_text('x.pth')
+    assert '--resume' in jobs.command_of(one)
+
+
+def test_side_by_side(tmp_path, monkeypatch):
+    """As many at once as asked for, and a result for each."""
+    def run(job, threads, started):
+        if job.name == 'b':
+            raise jobs.RunError('of no use')
+        return dict(metrics=dict(mIoU=1.))
+
+    monkeypatch.setattr(jobs, 'run', run)
+    found = [job(tmp_path / name) for name in 'abc']
+    assert jobs.run_all(found, 2, lambda r: str(r['metrics'])) == {
+        'b': 'of no use'}
+
+
+def test_last_words(tmp_path):
+    log = tmp_path / 'log'
+    log.write_text('a\nerror: no data\nb\n')
+    assert jobs.last_words(log) == 'error: no data'
+    log.write_text('a\nb\n\n')
+    assert jobs.last_words(log) == 'b'
+
+
+def test_metrics_of_the_last_evaluation(tmp_path):
+    path = tmp_path / '1/vis_data/scalars.json'
+    path.parent.mkdir(parents=True)
+    path.write_text('{"lr": 1, "loss": 2.0}\n{"mIoU": 5.0, "step": 1}\n'
+                    '{"mIoU": 6.0, "step": 2}\n')
+    assert jobs.read_metrics(tmp_path)['mIoU'] == 6
+    assert jobs.read_metrics(tmp_path / '1') == {}
