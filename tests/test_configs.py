@@ -24,7 +24,7 @@ CONFIGS = sorted(
 EOMT = [n for n in CONFIGS if 'eomt' in n and 'ade20k-512' not in n]
 DETECTORS = [n for n in CONFIGS
              if ('rcnn' in n or 'coco' in n) and 'eomt' not in n]
-CLASSIFIERS = [n for n in CONFIGS if 'in1k' in n or 'digits-classes' in n]
+CLASSIFIERS = [n for n in CONFIGS if 'in1k' in n or '-classes-' in n]
 DEPTH = [name for name in CONFIGS if '-depth_' in name]
 SEGMENTORS = sorted(
     set(CONFIGS) - set(EOMT) - set(DETECTORS) - set(CLASSIFIERS) - set(DEPTH))

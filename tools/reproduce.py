@@ -168,8 +168,8 @@ def _file_name(name: str) -> str:
 
 def write_report(args: argparse.Namespace, folder: Path,
                  rows: Sequence[Row], jobs: List[Job],
-                 failures: Dict[str, str], facts: Dict[str, Any]) -> None:
-    """Table of what has ended, and the curve."""
+                 failures: Dict[str, str], facts: Dict[str, Any]) -> str:
+    """Write the table of what has ended, and the curve; the table."""
     table = TABLES[args.table]
     results = [job.result for job in jobs if job.result is not None]
     lines = report.collect(table, rows, results, failures)
@@ -180,12 +180,11 @@ def write_report(args: argparse.Namespace, folder: Path,
         part.write_text(text)
     write_json(stem.with_suffix('.json'), dict(
         facts, rows=lines, kendall=tau and tau._asdict()))
-    print(text)
-    if args.curve:
+    points = report.curve_points(table, rows, lines) if args.curve else []
+    if points:
         import plots
-        points = report.curve_points(table, rows, lines)
-        if points:
-            plots.plot_shares(points, table.title, stem)
+        plots.plot_shares(points, table.title, stem)
+    return text
 
 
 def plan(args: argparse.Namespace) -> Tuple[Path, Sequence[Row]]:
@@ -203,7 +202,8 @@ def reproduce(args: argparse.Namespace) -> bool:
     """Everything; whether all rows have ended well."""
     folder, rows = plan(args)
     lock = claim_folder(folder)
-    facts = dict(commit=commit(), scale=args.scale)
+    facts = dict(commit=commit(), scale=args.scale, start=str(
+        args.start.resolve()) if args.start else 'its own')
     check_folder(folder, facts, args.other_commit)
     for task in ('seg', TABLES[args.table].task):  # starts see those of seg
         make_data(base_config(TASKS[task].fine_tuning, SCALES[args.scale],
@@ -213,13 +213,14 @@ def reproduce(args: argparse.Namespace) -> bool:
     if args.only_start:
         return True
     jobs = make_jobs(args, folder, rows, start)
-    failures: Dict[str, str] = {}
-    facts = dict(facts, seeds=args.seeds, start=start.name, command=shlex.join(
+    facts = dict(facts, seeds=args.seeds, command=shlex.join(
         ['python', 'tools/reproduce.py', *args.words]))
-    try:
-        failures = run_all(jobs, args.jobs, lambda r: _words(r['metrics']))
-    finally:  # also of a run that was stopped: what there is
-        write_report(args, folder, rows, jobs, failures, facts)
+
+    def write(failures: Dict[str, str]) -> str:
+        return write_report(args, folder, rows, jobs, failures, facts)
+
+    failures = run_all(jobs, args.jobs, lambda r: _words(r['metrics']), write)
+    print(write(failures))
     lock.close()
     return not failures
 

@@ -1,7 +1,7 @@
 # The start of the comparison: trained on small scenes, from what scenes
 # without photographs have taught
 _base_ = [
-    '../_base_/models/digits-eva_192.py',
+    '../_base_/models/digits-eva-192.py',
     '../_base_/datasets/digits-photos-crops_96x96.py',
     '../_base_/schedules/adamw_digits_8e.py',
     '../_base_/default_runtime.py',

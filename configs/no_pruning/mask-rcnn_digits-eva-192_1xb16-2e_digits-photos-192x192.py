@@ -1,6 +1,6 @@
 # Fine-tuning of the model without pruning, the same for every method
 _base_ = [
-    '../_base_/models/mask-rcnn_digits-eva_192.py',
+    '../_base_/models/mask-rcnn_digits-eva-192.py',
     '../_base_/datasets/digits-photos-instances_192x192.py',
     '../_base_/schedules/adamw_digits-finetune_8e.py',
     '../_base_/det_runtime.py',

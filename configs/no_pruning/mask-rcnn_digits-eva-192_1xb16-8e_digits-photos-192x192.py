@@ -1,6 +1,6 @@
 # The start of the comparison, from what segmentation has learned
 _base_ = [
-    '../_base_/models/mask-rcnn_digits-eva_192.py',
+    '../_base_/models/mask-rcnn_digits-eva-192.py',
     '../_base_/datasets/digits-photos-instances_192x192.py',
     '../_base_/schedules/adamw_digits_8e.py',
     '../_base_/det_runtime.py',

@@ -42,6 +42,10 @@ RUN = {
     'python tools/check_data.py': 'tests/test_tools/test_check_data.py',
     'python tools/dataset_converters/digits_scenes.py':
     'tests/test_tools/test_digits_scenes.py',
+    'python tools/reproduce.py':
+    'tests/test_tools/test_reproduction_runs.py; all of it takes a night',
+    'python tools/analysis_tools/foreground_stats.py':
+    'tests/test_tools/test_digits_photos.py',
     'python tools/model_converters/official_cropr.py':
     'tests/test_tools/test_official_cropr.py; needs published weights',
     'python tools/model_converters/official_eomt.py':

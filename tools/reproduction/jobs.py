@@ -173,13 +173,16 @@ class Progress:
 
 
 def run_all(jobs: List[Job], side_by_side: int,
-            describe: Callable[[dict], str]) -> Dict[str, str]:
+            describe: Callable[[dict], str],
+            after: Callable[[Dict[str, str]], Any] = lambda failures: None
+            ) -> Dict[str, str]:
     """Run jobs that do not need each other.
 
     Args:
         jobs: All of them, also those that have ended.
         side_by_side: That run at once.
         describe: A few words about a result.
+        after: Called whenever one has ended, with what has failed so far.
 
     Returns:
         Why jobs failed, by name.
@@ -203,6 +206,7 @@ def run_all(jobs: List[Job], side_by_side: int,
             except RunError as error:
                 failures[job.name] = str(error)
                 progress.say(job.name, f'FAILED: {error}')
+            after(failures)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         for process in started:

@@ -1,13 +1,14 @@
 # Small scenes of digits in photographs to begin with, where a quarter of all
-# patches are digit; evaluated on the large ones
-_base_ = './digits-photos_192x192.py'
+# patches are digit; evaluated on those of digits-photos_192x192.py
+_base_ = './digits-scenes_96x96.py'
 data_root = 'data/digits_photos_crops'
 data_command = (
     'python tools/dataset_converters/digits_scenes.py '
     'data/digits_photos_crops --background photos --size 96 96 '
     '--digits 1 2 --clutter 0.15 --num-train 6000 --num-val 8')
 train_pipeline = _base_.train_pipeline
-train_pipeline[2].update(scale=(96, 96), ratio_range=(0.85, 1.2))
-train_pipeline[3].crop_size = (96, 96)
+train_pipeline[2].ratio_range = (0.85, 1.2)
 train_dataloader = dict(
     batch_size=16, dataset=dict(data_root=data_root, pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(data_root='data/digits_photos'))
+test_dataloader = val_dataloader

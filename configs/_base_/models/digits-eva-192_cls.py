@@ -1,5 +1,8 @@
-# The blocks of digits-eva_192.py and a classifier on the mean of all tokens
-_base_ = './digits-eva_192.py'
+# The blocks of digits-eva-192.py and a classifier on the mean of all tokens
+_base_ = './digits-eva.py'
+backbone = _base_.model.backbone
+backbone.update(img_size=192, fuse_at=None)
+backbone.arch.use_abs_pos_emb = False
 model = dict(
     _delete_=True,
     type='mmcropr.CroprClassifier',
@@ -8,7 +11,7 @@ model = dict(
         mean=[127.5, 127.5, 127.5],
         std=[127.5, 127.5, 127.5],
         to_rgb=True),
-    backbone=dict(**_base_.model.backbone, fuse_at=None),
+    backbone=backbone,
     neck=dict(type='mmcropr.PoolNeck', pool='avg'),
     head=dict(
         type='LinearClsHead',
