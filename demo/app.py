@@ -98,8 +98,8 @@ def build_page(demo: Demo) -> Any:
                                 'patches that is pruned')
                 button = gr.Button('Run', variant='primary', elem_id='run')
             with gr.Column(scale=3):
-                view = gr.Image(label='Pruned, not pruned, pruning map',
-                                elem_id='view', format='png')
+                view = gr.Image(show_label=False, elem_id='view',
+                                format='png')
                 said = gr.Textbox(label='Time', elem_id='said')
         button.click(run, [image, name, tpr], [view, said], api_name='run')
     return page
