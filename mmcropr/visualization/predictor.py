@@ -101,6 +101,9 @@ class Predictor:
         self.pipeline = Compose(_pipeline(cfg))
         meta = content.get('meta', {}).get('dataset_meta') or self._classes()
         self.meta = {key.lower(): value for key, value in meta.items()}
+        palette = self.meta.get('palette')
+        if isinstance(palette, list):  # of JSON, and mmdet asks for tuples
+            self.meta['palette'] = [tuple(colour) for colour in palette]
 
     @property
     def backbone(self) -> CroprViT:
