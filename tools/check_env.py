@@ -33,6 +33,7 @@ PACKAGES = [
      'onedl-mmpretrain==1.3.6'),
     ('mmcropr', 'this package', True, 'pip install --no-deps -e .'),
     ('sklearn', 'digits scenes', False, 'pip install scikit-learn'),
+    ('skimage', 'digits in photographs', False, 'pip install scikit-image'),
     ('pycocotools', 'digits scenes, COCO', False, 'pip install pycocotools'),
 ]
 HOSTS = ('mmseg', 'mmdet', 'mmpretrain')
