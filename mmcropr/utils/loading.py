@@ -115,7 +115,8 @@ def _is_script(path: Union[str, pathlib.Path]) -> bool:
             for name in file.namelist())
 
 
-def _load_tensors(path: str, map_location: Any) -> Dict[str, Any]:
+def _load_tensors(path: Union[str, pathlib.Path],
+                  map_location: Any) -> Dict[str, Any]:
     device = map_location if isinstance(map_location, str) else 'cpu'
     with safe_open(path, 'pt', device=device) as file:
         meta = json.loads((file.metadata() or {}).get('mmcropr', '{}'))
