@@ -34,7 +34,7 @@ setup(
         'timm': ['timm>=1.0.20'],
         'digits': ['scikit-learn', 'scikit-image', 'pycocotools'],
         'deploy': ['onnx', 'onnxscript', 'onnxruntime'],
-        'tests': ['pytest', 'scikit-learn', 'pycocotools'],
+        'tests': ['pytest', 'scikit-learn', 'scikit-image', 'pycocotools'],
     },
     classifiers=[
         'License :: OSI Approved :: Apache Software License',
