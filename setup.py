@@ -6,7 +6,11 @@ from typing import Dict, List
 
 from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
-from setuptools.command.develop import develop
+
+try:
+    from setuptools.command.develop import develop
+except ImportError:  # setuptools is about to remove it
+    develop = object
 
 HERE = Path(__file__).resolve().parent
 # What openmim and mmengine look for beside the code, in mmcropr/.mim
@@ -74,6 +78,10 @@ class DevelopWithMim(develop):
         add_mim(HERE / 'mmcropr', True)
 
 
+COMMANDS = {'build_py': BuildWithMim}
+if develop is not object:
+    COMMANDS['develop'] = DevelopWithMim
+
 setup(
     name='mmcropr',
     version=get_version(),
@@ -85,7 +93,7 @@ setup(
     license='Apache-2.0',
     packages=find_packages(include=['mmcropr', 'mmcropr.*']),
     package_data={'mmcropr.visualization': ['explorer.html']},
-    cmdclass={'build_py': BuildWithMim, 'develop': DevelopWithMim},
+    cmdclass=COMMANDS,
     python_requires='>=3.10',
     install_requires=parse_requirements('runtime'),
     extras_require=parse_extras(),
