@@ -69,7 +69,7 @@ class Demo:
             len(kept) == 1) else 'several windows,'
         return np.ascontiguousarray(view[..., ::-1]), (
             f'{left} tokens left; {1000 * pair.seconds[0]:.0f} ms with '
-            f'pruning, {1000 * pair.seconds[1]:.0f} ms without: '
+            f'pruning, {1000 * pair.seconds[1]:.0f} ms without, which is '
             f'{pair.ratio:.2f} times as long (median of {RUNS}, whole model '
             f'on {self.device}).')
 

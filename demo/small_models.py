@@ -1,5 +1,7 @@
 # Copyright (c) mmcropr contributors.
-"""The small models that lie beside this file, by name."""
+"""The small models that lie beside this file, by name. As a command: write the
+config of one."""
+import argparse
 import json
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple
@@ -7,6 +9,9 @@ from typing import Dict, List, Optional, Tuple
 import yaml
 from mmengine.config import Config
 from safetensors import safe_open
+
+from mmcropr.utils.files import written_whole
+from mmcropr.utils.logs import one_line_errors
 
 FOLDER = Path(__file__).resolve().parent / 'models'
 
@@ -28,6 +33,8 @@ def find_model(name: str, folder: Path = FOLDER) -> Path:
     Raises:
         ValueError: If there is none of that name.
     """
+    if name.endswith('.py'):
+        raise ValueError(f'no checkpoint is given with the config {name}.')
     path = folder / f'{name}.safetensors'
     if not path.is_file():
         raise ValueError(
@@ -61,3 +68,18 @@ def resolve(config: str,
         return Config.fromfile(config), checkpoint
     path = find_model(config, folder)
     return config_of(path), str(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('name', help=', '.join(names()))
+    parser.add_argument('out', type=Path, help='config file to write')
+    args = parser.parse_args()
+    with one_line_errors(False):
+        text = config_of(find_model(args.name)).pretty_text
+        with written_whole(args.out) as part:
+            part.write_text(text)
+
+
+if __name__ == '__main__':
+    main()

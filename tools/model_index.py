@@ -21,16 +21,19 @@ TASKS = [
     (('coco', ), 'Object Detection'),
     (('in1k', ), 'Image Classification'),
     (('digits-classes', ), 'Image Classification'),
+    (('digits-photos-classes', ), 'Image Classification'),
     (('', ), 'Semantic Segmentation'),
 ]
 DATA = dict(
     ade20k='ADE20K', cityscapes='Cityscapes', coco='COCO', in1k='ImageNet-1k',
-    nyu='NYU Depth v2', digits='Digits (made by digits_scenes.py)')
+    nyu='NYU Depth v2',
+    **{'digits-photos': 'Digits in photographs (made by digits_scenes.py)'},
+    digits='Digits (made by digits_scenes.py)')
 TRUNKS = {
     'eva02-l': 'EVA-02-L', 'vit-b': 'ViT-B', 'vit-l': 'ViT-L',
     'vit-h': 'ViT-H', 'dinov2-b': 'DINOv2-B', 'dinov2-l': 'DINOv2-L',
     'dinov3-b': 'DINOv3-B', 'dinov3-l': 'DINOv3-L',
-    'digits-eva': 'EVA-02 blocks, 6 of width 96'}
+    'digits-eva': 'EVA-02 blocks, 6 of width 96'}  # -192: larger images
 MADE = 'Made by tools/model_index.py; edit docs/methods.yml instead.'
 ZOO = """# Model zoo
 
@@ -89,7 +92,12 @@ python tools/model_converters/strip_auxiliary.py CONFIG work_dirs/quickstart/epo
 python tools/model_converters/small_model.py plain/NAME.py plain/NAME.pth demo/models/digits-segmentation.safetensors
 ```
 
-The files have their config inside; rounding to half precision took 0.01 of 40.97 mIoU from that model. `tools/test.py` reads them, too.
+The files have their config inside, with which `tools/test.py` takes them, too; rounding to half precision took 0.01 of 40.97 mIoU from that model:
+
+```bash
+python demo/small_models.py digits-segmentation my_config.py      # writes the config
+python tools/test.py my_config.py demo/models/digits-segmentation.safetensors
+```
 """  # noqa: E501
 README = """# {title}
 

@@ -20,7 +20,8 @@ from reproduction.rows import TABLES, Row, choose, curve_rows  # noqa: E402
 from reproduction.settings import (SCALES, TASKS, base_config,  # noqa: E402
                                    row_config)
 
-from mmcropr.utils.files import claim_folder, written_whole  # noqa: E402
+from mmcropr.utils.files import (claim_folder, clean_exit,  # noqa: E402
+                                 written_whole)
 from mmcropr.utils.logs import one_line_errors  # noqa: E402
 
 ROOT = TOOLS.parent
@@ -55,6 +56,8 @@ def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
         help='go on in a folder of another commit')
     add('--debug', action='store_true', help='show tracebacks of errors')
     args = parser.parse_args(argv)
+    if args.rows and len(set(args.rows)) < len(args.rows):
+        parser.error('--rows names one twice')
     for name in ('seeds', 'jobs'):
         if getattr(args, name) < 1:
             parser.error(f'--{name} must be 1 or more, got '
@@ -79,20 +82,27 @@ def commit() -> str:
 def check_folder(folder: Path, facts: Dict[str, Any], other: bool) -> None:
     """Remember what a folder is of.
 
+    Args:
+        folder: Of runs.
+        facts: ``commit``, and what else all of them share.
+        other: Whether they may be of another commit.
+
     Raises:
-        ValueError: If it is of another commit or start, and ``other`` is not
-            given.
+        ValueError: If it is of another commit, and ``other`` is not given, or
+            if something else differs.
     """
     path = folder / 'run.json'
     if path.exists():
         old = json.loads(path.read_text())
-        changed = [key for key in facts if old.get(key) != facts[key]]
-        if changed and not other:
+        changed = [key for key in facts if old.get(key) != facts[key]
+                   and not (other and key == 'commit')]
+        if changed:
             raise ValueError(
                 f'{folder} has runs of ' + ', '.join(
                     f'{key} {old.get(key)} (now {facts[key]})'
-                    for key in changed) +
-                ': give another --out, or --other-commit to go on with them.')
+                    for key in changed) + ': give another --out' +
+                (', or --other-commit to go on with them.'
+                 if changed == ['commit'] else '.'))
     write_json(path, facts)
 
 
@@ -117,12 +127,16 @@ def make_start(args: argparse.Namespace, folder: Path) -> Path:
     scale, last = SCALES[args.scale], None
     if args.start is not None:
         return args.start.resolve()
+    lock = claim_folder(folder)  # tables share it
+    check_folder(folder, dict(commit=commit(), data=str(args.data)),
+                 args.other_commit)
     for name in TASKS[TABLES[args.table].task].starts:
         before = last
         cfg = base_config(name, scale, args.data, before)
         make_data(cfg)
         job = Job(f'start {Path(name).stem}', folder / Path(name).stem,
-                  lambda: cfg, keep=True, facts=dict(commit=commit()))
+                  lambda: cfg, metric_of(name), keep=True,
+                  facts=dict(commit=commit()))
         if job.result is None:
             print(f'training {job.name}', flush=True)
             failures = run_all([job], 1, lambda r: _words(r['metrics']))
@@ -130,7 +144,16 @@ def make_start(args: argparse.Namespace, folder: Path) -> Path:
                 raise ValueError(f'{job.name} failed: '
                                  f'{failures[job.name]}; see {job.folder}')
         last = job.checkpoint.resolve()
+    lock.close()
     return last
+
+
+def metric_of(start: str) -> str:
+    """That the training of a start is measured by; those on the way to
+    another one segment."""
+    task = next((task for task, settings in TASKS.items()
+                 if settings.starts[-1] == start), 'seg')
+    return next(t.metric for t in TABLES.values() if t.task == task)
 
 
 def _words(metrics: Dict[str, float]) -> str:
@@ -155,7 +178,7 @@ def make_jobs(args: argparse.Namespace, folder: Path, rows: Sequence[Row],
             own = folder / f'{_file_name(row.name)}-seed{seed}'
             jobs.append(
                 Job(f'{row.name}, seed {seed}', own,
-                    lambda row=row, seed=seed: make(row, seed),
+                    lambda row=row, seed=seed: make(row, seed), table.metric,
                     facts=dict(row=row.name, seed=seed, commit=commit(),
                                share=row.share,
                                config=f'{own.name}/config.py')))
@@ -202,8 +225,9 @@ def reproduce(args: argparse.Namespace) -> bool:
     """Everything; whether all rows have ended well."""
     folder, rows = plan(args)
     lock = claim_folder(folder)
-    facts = dict(commit=commit(), scale=args.scale, start=str(
-        args.start.resolve()) if args.start else 'its own')
+    facts = dict(
+        commit=commit(), scale=args.scale, data=str(args.data),
+        start=str(args.start.resolve()) if args.start else 'its own')
     check_folder(folder, facts, args.other_commit)
     for task in ('seg', TABLES[args.table].task):  # starts see those of seg
         make_data(base_config(TASKS[task].fine_tuning, SCALES[args.scale],
@@ -231,7 +255,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     with one_line_errors('--debug' in words, ValueError, DiskFull, OSError):
         args = parse_args(words)
         args.words = words
-        good = reproduce(args)
+        with clean_exit():  # SIGTERM stops what was started, too
+            good = reproduce(args)
     if not good:
         raise SystemExit(1)
 

@@ -131,7 +131,8 @@ def export(cfg: Config, checkpoint: str, kind: str, out: Path,
     if out.suffix != form.suffix:
         raise ValueError(f'files of format {kind} end in {form.suffix}, got '
                          f'{out}')
-    check_packages((*form.needs, *form.runs_by), f'format {kind}')
+    needed = tuple(dict.fromkeys((*form.needs, *form.runs_by)))
+    check_packages(needed, f'format {kind}')
     trained, meta = load_model(cfg, checkpoint)
     halved = to_half(trained, shape, part) if half else None
     model = DeployModel(trained, shape, part)

@@ -89,7 +89,8 @@ class KeptForeground(BaseMetric):
 
     Raises:
         ValueError: In evaluation, if the model has no CroprViT, sees an image
-            in several windows or views, or a sample has no mask.
+            in several windows or views, cropped ones, or a sample has no
+            mask.
     """
 
     default_prefix = 'kept_foreground'
@@ -161,9 +162,24 @@ class KeptForeground(BaseMetric):
         for rows, sample in zip(slots, data_samples):
             mask = self._mask(sample)
             shape = tuple(sample.get('img_shape', mask.shape)[:2])
+            self._check_size(sample, shape)
             shows = patches_of_mask(mask, shape, grid, patch)
             self.results.append(
                 np.stack([count_kept(row, shows) for row in rows]))
+
+    @staticmethod
+    def _check_size(sample: dict, shape: Tuple[int, ...]) -> None:
+        """Raise a ValueError if the image was more than resized."""
+        if 'scale_factor' not in sample or 'ori_shape' not in sample:
+            return
+        factors = np.broadcast_to(sample['scale_factor'], 2)[::-1]
+        wanted = np.array(sample['ori_shape'][:2]) * factors
+        if np.abs(wanted - shape).max() > 2:
+            raise ValueError(
+                f'KeptForeground follows whole images, and the pipeline has '
+                f'made {shape} of {tuple(sample["ori_shape"][:2])} px by more '
+                'than a change of size: leave crops out of the pipeline of '
+                'evaluation.')
 
     def _mask(self, sample: dict) -> np.ndarray:
         """Foreground of a sample, (H, W) of booleans."""

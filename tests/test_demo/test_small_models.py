@@ -48,6 +48,21 @@ def test_classes_are_in_the_file(small):
     assert predictor.meta['classes'][0] == 'class 0'
 
 
+def test_config_of_a_model(tmp_path, monkeypatch, capsys):
+    """As a command, for tools/test.py."""
+    out = tmp_path / 'my_config.py'
+    monkeypatch.setattr(sys, 'argv', [
+        'small_models.py', 'digits-segmentation', str(out)])
+    small_models.main()
+    cfg = Config.fromfile(out)
+    assert cfg.model.backbone.type == 'mmcropr.CroprViT'
+    for name, text in (('other', 'no model'), ('my.py', 'no checkpoint')):
+        monkeypatch.setattr(sys, 'argv', ['small_models.py', name, str(out)])
+        with pytest.raises(SystemExit):
+            small_models.main()
+        assert text in capsys.readouterr().err
+
+
 def test_unknown_name(small, tmp_path):
     with pytest.raises(ValueError, match="no model 'letters' .*digits"):
         small_models.resolve('letters', folder=small)

@@ -21,13 +21,10 @@ NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 # Where a command is run: a test, or nowhere, and why. What begins with a name
 # comes before what is more general.
 RUN = {
-    'python $MMCROPR/tools/train.py': 'test_configs_in_docs.py',
-    'python $MMCROPR/tools/test.py': 'test_configs_in_docs.py',
-    'python $MMCROPR/tools/model_converters/strip_auxiliary.py':
-    'test_configs_in_docs.py',
     'mim train': 'test_model_index.py does what it does',
     'make lint': 'make test begins with it: .ci/run',
     'python demo/app.py': 'tests/test_demo/test_app.py; a browser',
+    'python demo/small_models.py': 'tests/test_demo/test_small_models.py',
     'python tools/model_converters/small_model.py':
     'tests/test_demo/test_small_models.py',
     'make docs': 'tests/test_docs/test_site.py',
@@ -122,7 +119,8 @@ def test_every_page_is_reached():
 def commands(page: Path) -> List[str]:
     """Commands in a page, without what only shells know."""
     lines = '\n'.join(blocks(page, 'bash')).replace('\\\n', ' ').splitlines()
-    found = [SETTING.sub('', line.strip()) for line in lines]
+    found = [SETTING.sub('', line.strip()).replace('$MMCROPR/', '')
+             for line in lines]
     return [line for line in found if line and not SHELL.match(line)]
 
 

@@ -144,3 +144,14 @@ def test_masks_of_samples():
     two[0, 0, 0] = two[1, 1, 1] = 1
     found = metric._mask(dict(gt_instances=dict(masks=BitmapMasks(two, 4, 6))))
     assert found.sum() == 2
+
+
+def test_cropped_images_are_refused():
+    """Their masks are those of whole files."""
+    check_size = KeptForeground._check_size
+    whole = dict(ori_shape=(256, 340), scale_factor=(.5, .5))
+    check_size(whole, (128, 170))
+    check_size(dict(ori_shape=(256, 340)), (128, 128))
+    check_size(dict(whole, scale_factor=(.25, .5)), (128, 85))
+    with pytest.raises(ValueError, match='leave crops out'):
+        check_size(whole, (112, 112))

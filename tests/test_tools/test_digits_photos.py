@@ -1,6 +1,7 @@
 # Copyright (c) mmcropr contributors.
 """Digits in photographs, and what data give away without a model."""
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -137,3 +138,17 @@ def test_command(made: Path, tmp_path: Path, capsys: CaptureFixture) -> None:
     assert 'no label maps' in capsys.readouterr().err
     text = stats.describe(dict(found, variance_auc=.7))
     assert '0.700 (at most 0.60: NOT MET)' in text
+
+
+def test_data_that_do_not_fit(made: Path, tmp_path: Path,
+                              capsys: CaptureFixture) -> None:
+    copied = tmp_path / 'copied'
+    shutil.copytree(made, copied)
+    image = sorted((copied / 'images/val').glob('*.png'))[0]
+    image.unlink()
+    for args, text in (([str(made), '--patch', '500'], 'one size'),
+                       ([str(copied)], image.name)):
+        with pytest.raises(SystemExit):
+            stats.main(args)
+        said = capsys.readouterr().err.splitlines()
+        assert text in said[-1] and said[-1].startswith('error: ')

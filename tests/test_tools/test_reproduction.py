@@ -99,17 +99,31 @@ def test_chosen_rows():
 
 def test_kendall():
     published = dict(a=1., b=2., c=3., d=4.)
-    ours = dict(a=[5., 6], b=[7., 8], c=[9., 10], d=[11., 12], other=[0., 0])
+    ours = {name: dict(enumerate(values)) for name, values in dict(
+        a=[5., 6], b=[7., 8], c=[9., 10], d=[11., 12],
+        other=[0., 0]).items()}
     assert statistics.kendall(ours, published) == (1, 1, 1)
-    ours['a'] = [9.5, 6.]
+    ours['a'] = {0: 9.5, 1: 6.}
     tau = statistics.kendall(ours, published)
     medians = [7.75, 7.5, 9.5, 11.5]
     assert tau.value == pytest.approx(
         stats.kendalltau(medians, [1, 2, 3, 4]).statistic)
     assert tau.low < tau.value <= tau.high == 1
-    one = statistics.kendall({k: v[:1] for k, v in ours.items()}, published)
+    one = statistics.kendall({k: {0: v[0]} for k, v in ours.items()},
+                             published)
     assert one.low is None
-    assert statistics.kendall(dict(a=[1.], b=[2.]), published) is None
+    assert statistics.kendall(dict(a={0: 1.}, b={0: 2.}), published) is None
+    alike = {name: {0: 1.} for name in published}
+    assert statistics.kendall(alike, published) is None, 'no number'
+
+
+def test_kendall_with_a_seed_that_failed():
+    """Seeds are compared with themselves, whatever is missing."""
+    published = dict(a=1., b=2., c=3.)
+    ours = dict(a={0: 9., 1: 1., 2: 1.}, b={0: 5., 1: 2., 2: 2.}, c={1: 3.})
+    assert statistics.kendall(ours, published) == (1, None, None)
+    ours['c'] = {4: 3.}
+    assert statistics.kendall(ours, published) is None
 
 
 def test_paired():

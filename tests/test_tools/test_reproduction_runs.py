@@ -1,16 +1,21 @@
 # Copyright (c) mmcropr contributors.
 """Runs of the reproduced tables: what ends, fails and goes on."""
 import json
+import os
 import shutil
+import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
-from tests.utils import load_tool
+from tests.utils import ROOT, load_tool
 
 reproduce = load_tool('reproduce.py')
 jobs = sys.modules['reproduction.jobs']
@@ -66,7 +71,8 @@ def test_a_table_whose_row_fails_goes_on(ready, tmp_path, monkeypatch,
 
 
 def job(folder: Path, make=lambda: None) -> jobs.Job:
-    return jobs.Job(folder.name, folder, make, facts=dict(row='r', seed=0))
+    return jobs.Job(folder.name, folder, make, 'mIoU',
+                    facts=dict(row='r', seed=0))
 
 
 def test_a_full_disk_stops_everything(tmp_path, monkeypatch):
@@ -87,8 +93,80 @@ def test_broken_config(tmp_path):
 def test_goes_on_from_a_checkpoint(tmp_path):
     one = job(tmp_path)
     assert '--resume' not in jobs.command_of(one)
-    (tmp_path / 'last_checkpoint').write_text('x.pth')
+    (tmp_path / 'last_checkpoint').write_text('epoch_2.pth')
+    (tmp_path / 'config.py').write_text('train_cfg = dict(max_epochs=3)')
     assert '--resume' in jobs.command_of(one)
+
+
+def test_stopped_in_the_last_evaluation(tmp_path, monkeypatch):
+    """The checkpoint of the last epoch is evaluated, and only then there is a
+    result."""
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_3.pth'))
+    (tmp_path / 'epoch_3.pth').write_text('weights')
+    log = tmp_path / '1/vis_data/scalars.json'
+    log.parent.mkdir(parents=True)
+    log.write_text('{"tokens/kept_behind_block0": 0.8, "step": 2}\n')
+    make = partial(Config, dict(train_cfg=dict(max_epochs=3)))
+    tested = tmp_path / '2'
+    script = (f'import pathlib; p = pathlib.Path({str(tested)!r}); p.mkdir(); '
+              '(p / "2.json").write_text(\'{"mIoU": 7.0}\')')
+    asked = []
+
+    def command(job):
+        asked.append(command_of(job))
+        return [sys.executable, '-c', script]
+
+    command_of = jobs.command_of
+    monkeypatch.setattr(jobs, 'command_of', command)
+    found = jobs.run(job(tmp_path, make), 1, [])
+    assert asked[0][3].endswith('tools/test.py')
+    assert asked[0][5].endswith('epoch_3.pth')
+    assert found['metrics'] == {'mIoU': 7.0}
+    assert not (tmp_path / 'epoch_3.pth').exists()
+
+
+def test_no_number_no_result(tmp_path, monkeypatch):
+    """Weights stay where an evaluation says nothing."""
+    (tmp_path / 'epoch_1.pth').write_text('weights')
+    monkeypatch.setattr(jobs, 'command_of',
+                        lambda job: [sys.executable, '-c', 'pass'])
+    with pytest.raises(jobs.RunError, match='without an evaluation'):
+        jobs.run(job(tmp_path, partial(Config, {})), 1, [])
+    assert (tmp_path / 'epoch_1.pth').exists()
+    assert not (tmp_path / 'result.json').exists()
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from mmengine.config import Config
+from mmcropr.utils.files import clean_exit
+sys.path.insert(0, sys.argv[1])
+from reproduction import jobs
+
+folder = Path(sys.argv[2])
+child = ("import os, sys, time; "
+         "open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(100)")
+jobs.command_of = lambda job: [sys.executable, '-c', child,
+                               str(folder / 'begun')]
+with clean_exit():
+    jobs.run_all([jobs.Job('a', folder / 'a', lambda: Config({}), 'mIoU')], 1,
+                 str)
+"""
+
+
+def test_sigterm_stops_what_was_started(tmp_path):
+    env = dict(os.environ, PYTHONPATH=str(ROOT))
+    process = subprocess.Popen([sys.executable, '-c', SCRIPT, str(
+        ROOT / 'tools'), str(tmp_path)], env=env)
+    begun, until = tmp_path / 'begun', time.time() + 90
+    while not (begun.exists() and begun.read_text()) and time.time() < until:
+        time.sleep(.1)
+    child = int(begun.read_text())
+    process.terminate()
+    assert process.wait(60)
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
 
 
 def test_side_by_side(tmp_path, monkeypatch):
@@ -117,5 +195,6 @@ def test_metrics_of_the_last_evaluation(tmp_path):
     path.parent.mkdir(parents=True)
     path.write_text('{"lr": 1, "loss": 2.0}\n{"mIoU": 5.0, "step": 1}\n'
                     '{"mIoU": 6.0, "step": 2}\n')
-    assert jobs.read_metrics(tmp_path)['mIoU'] == 6
-    assert jobs.read_metrics(tmp_path / '1') == {}
+    assert jobs.read_metrics(tmp_path, 'mIoU')['mIoU'] == 6
+    assert jobs.read_metrics(tmp_path, 'accuracy/top1') == {}
+    assert jobs.read_metrics(tmp_path / '1', 'mIoU') == {}

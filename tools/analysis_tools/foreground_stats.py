@@ -10,6 +10,9 @@ from typing import Any, Dict, Iterator, Optional, Sequence, Tuple
 import cv2
 import numpy as np
 
+from mmcropr.utils.files import written_whole
+from mmcropr.utils.logs import one_line_errors
+
 # A patch shows foreground where this share of its pixels does
 ENOUGH = 0.1
 # What keeps selection from being trivial
@@ -49,7 +52,13 @@ def pairs(root: Path, split: str,
             'folder that digits_scenes.py has made')
     for path in paths:
         image = cv2.imread(str(root / 'images' / split / path.name))
-        yield image, cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        if image is None or labels is None or (
+                image.shape[:2] != labels.shape):
+            raise ValueError(f'{path} and the image of that name in '
+                             f'{root / "images" / split} cannot be read, or '
+                             'differ in size')
+        yield image, labels
 
 
 def area_under_curve(positive: np.ndarray, scores: np.ndarray) -> float:
@@ -83,11 +92,22 @@ def measure(root: Path, patch: int, count: int = 400) -> Dict[str, float]:
         ``majority_class``, the share of digits that are of the most frequent
         class of training; ``background_miou`` of calling all background, in
         percent over 11 classes.
+
+    Raises:
+        OSError: If a file is not there.
+        ValueError: If one cannot be read, or sizes do not fit.
     """
-    found, variance = {}, {}
+    found, variance, size = {}, {}, None
     for split in ('train', 'val'):
-        both = [(foreground_of(labels, patch), patch_variance(image, patch))
-                for image, labels in pairs(root, split, count)]
+        both = []
+        for image, labels in pairs(root, split, count):
+            size = size or labels.shape
+            if labels.shape != size or min(size) < patch:
+                raise ValueError(
+                    f'images must have one size, of at least a patch of '
+                    f'{patch} px; there are {size} and {labels.shape}')
+            both.append((foreground_of(labels, patch),
+                         patch_variance(image, patch)))
         found[split], variance[split] = map(np.stack, zip(*both))
     place = np.broadcast_to(found['train'].mean(0), found['val'].shape)
     classes = {split: _classes(root, split) for split in found}
@@ -130,16 +150,17 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     parser.add_argument('--patch', type=int, default=8, help='px')
     parser.add_argument('--scenes', type=int, default=400, help='per split')
     parser.add_argument('--json', type=Path, help='write them there')
+    parser.add_argument(
+        '--debug', action='store_true', help='show where an error is from')
     args = parser.parse_args(argv)
     if args.patch < 1 or args.scenes < 1:
         parser.error('--patch and --scenes must be 1 or more')
-    try:
+    with one_line_errors(args.debug):
         stats: Dict[str, Any] = measure(args.root, args.patch, args.scenes)
-    except (ImportError, OSError) as error:
-        parser.error(str(error))
-    print(describe(stats))
-    if args.json:
-        args.json.write_text(json.dumps(stats, indent=2) + '\n')
+        print(describe(stats))
+        if args.json:
+            with written_whole(args.json) as part:
+                part.write_text(json.dumps(stats, indent=2) + '\n')
 
 
 if __name__ == '__main__':

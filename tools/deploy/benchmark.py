@@ -164,7 +164,8 @@ def parse_args() -> argparse.Namespace:
         '--debug', action='store_true', help='show where an error is from')
     args = parser.parse_args()
     if bool(args.files) == bool(args.config):
-        parser.error('give files, or a --config')
+        parser.error('give files, or a --config'
+                     f'{", not both" if args.files else ""}')
     if bool(args.config) != bool(args.shape):
         parser.error('--shape H W goes with --config')
     if args.shape and min(args.shape) < 1:

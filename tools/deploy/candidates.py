@@ -69,7 +69,8 @@ def check_kinds(kinds: Sequence[str]) -> None:
     check_torch()
     for kind in kinds:
         form = FORMATS[kind]
-        check_packages((*form.needs, *form.runs_by), f'format {kind}')
+        needed = tuple(dict.fromkeys((*form.needs, *form.runs_by)))
+        check_packages(needed, f'format {kind}')
 
 
 def make_candidates(config: str, kinds: Sequence[str], shape: Tuple[int, int],

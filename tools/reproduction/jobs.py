@@ -29,12 +29,14 @@ class Job(NamedTuple):
         name: For people.
         folder: Of its own.
         make: Gives its config.
+        metric: That its evaluation gives.
         keep: Whether its last checkpoint stays.
         facts: That go into its result.
     """
     name: str
     folder: Path
     make: Callable[[], Config]
+    metric: str
     keep: bool = False
     facts: Dict[str, Any] = {}
 
@@ -83,25 +85,41 @@ def last_words(log: Path) -> str:
     return (errors or lines or ['it said nothing'])[-1][:300]
 
 
-def read_metrics(folder: Path) -> Dict[str, float]:
-    """Of the last evaluation of a run."""
+def read_metrics(folder: Path, metric: str) -> Dict[str, float]:
+    """Of the last evaluation of a run that gave a metric."""
     found: Dict[str, float] = {}
-    for path in sorted(folder.glob('*/vis_data/scalars.json')):
+    logs = [path for run in sorted(folder.glob('*/'))  # train.py's, test.py's
+            for path in (run / 'vis_data/scalars.json',
+                         run / f'{run.name}.json') if path.is_file()]
+    for path in logs:
         for line in path.read_text().splitlines():
             values = json.loads(line)
-            if 'loss' not in values and len(values) > 1:
+            if metric in values:
                 found = {key: value for key, value in values.items()
                          if isinstance(value, (int, float))}
     return found
 
 
 def command_of(job: Job) -> List[str]:
-    """That trains a job, from its config file."""
+    """That trains a job, from its config file; or evaluates it, where it was
+    stopped between the two."""
     config = job.folder / 'config.py'
+    if has_trained(job):
+        return [sys.executable, '-W', 'ignore', str(ROOT / 'tools/test.py'),
+                str(config), str(job.checkpoint), '--work-dir',
+                str(job.folder)]
     begun = (job.folder / 'last_checkpoint').exists()
     return [sys.executable, '-W', 'ignore', str(ROOT / 'tools/train.py'),
             str(config), '--work-dir', str(job.folder)
             ] + ['--resume'] * begun  # yapf: disable
+
+
+def has_trained(job: Job) -> bool:
+    """Whether its last epoch is done."""
+    if not (job.folder / 'last_checkpoint').exists():
+        return False
+    epochs = Config.fromfile(job.folder / 'config.py').train_cfg.max_epochs
+    return job.checkpoint.name == f'epoch_{epochs}.pth'
 
 
 def run(job: Job, threads: int, started: List[subprocess.Popen]) -> dict:
@@ -130,17 +148,19 @@ def run(job: Job, threads: int, started: List[subprocess.Popen]) -> dict:
     paths = [str(ROOT), os.environ.get('PYTHONPATH', '')]
     env = dict(os.environ, OMP_NUM_THREADS=str(threads),
                PYTHONPATH=os.pathsep.join(filter(None, paths)))
-    with open(log, 'a') as file:
-        process = subprocess.Popen(command_of(job), stdout=file, stderr=file,
-                                   env=env)
-        started.append(process)
-        code = process.wait()
-    if code:
-        check_space(job.folder)
-        raise RunError(last_words(log))
-    metrics = read_metrics(job.folder)
+    metrics = read_metrics(job.folder, job.metric)
+    if not (metrics and has_trained(job)):
+        with open(log, 'a') as file:
+            process = subprocess.Popen(command_of(job), stdout=file,
+                                       stderr=file, env=env)
+            started.append(process)
+            code = process.wait()
+        if code:
+            check_space(job.folder)
+            raise RunError(last_words(log))
+        metrics = read_metrics(job.folder, job.metric)
     if not metrics:
-        raise RunError('it ended without an evaluation')
+        raise RunError(f'it ended without an evaluation ({job.metric})')
     result = dict(job.facts, metrics=metrics, seconds=time.time() - begin)
     write_json(job.folder / RESULT, result)
     if not job.keep:

@@ -16,7 +16,7 @@ class Interval(NamedTuple):
     high: Optional[float] = None
 
 
-def kendall(ours: Dict[str, Sequence[float]],
+def kendall(ours: Dict[str, Dict[int, float]],
             published: Dict[str, float]) -> Optional[Interval]:
     """Kendall's tau (b) between medians over seeds and published figures.
 
@@ -25,23 +25,31 @@ def kendall(ours: Dict[str, Sequence[float]],
     order of the data.
 
     Args:
-        ours: Accuracy of every row, by seed.
+        ours: Accuracy of every row, by seed. Seeds that one row lacks count
+            for none.
         published: Of the rows that have one.
 
     Returns:
-        None with fewer than three rows that have both.
+        None with fewer than three rows that have both, without a common seed,
+        or where all are alike.
     """
     names = [name for name in ours if name in published]
     if len(names) < 3:
         return None
     wanted = [published[name] for name in names]
-    count = min(len(ours[name]) for name in names)
+    common = sorted(set.intersection(*(set(ours[name]) for name in names)))
+    values = {name: [ours[name][seed] for seed in common] for name in names}
+    count = len(common)
+    if not count:
+        return None
 
     def tau(seeds: np.ndarray) -> float:
-        medians = [np.median(np.take(ours[name], seeds)) for name in names]
+        medians = [np.median(np.take(values[name], seeds)) for name in names]
         return float(stats.kendalltau(medians, wanted).statistic)
 
     value = tau(np.arange(count))
+    if np.isnan(value):
+        return None
     if count < 2:
         return Interval(value)
     rng = np.random.default_rng(0)
