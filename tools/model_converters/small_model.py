@@ -58,8 +58,7 @@ def main() -> None:
     parser.add_argument(
         '--debug', action='store_true', help='show where an error is from')
     args = parser.parse_args()
-    with one_line_errors(args.debug):
-        torch.set_grad_enabled(False)
+    with one_line_errors(args.debug), torch.no_grad():
         size = convert(args.config, args.checkpoint, args.out)
     print(f'{args.out}: {size / 1e6:.2f} MB')
 
