@@ -88,6 +88,18 @@ def test_onnx(name, arch, tmp_path):
     assert not resized, 'positions are constants'
 
 
+@pytest.mark.parametrize('name', ['ATS', 'PatchMerger', 'SiT', 'Sinkhorn'])
+def test_onnx_of_methods_without_a_selection_by_rank(name, tmp_path):
+    import onnx
+    model, file = deployed(name, TINY), tmp_path / 'x.onnx'
+    FORMATS['onnx'].write(
+        to_program(model, True), model.output_names(),
+        describe(model, 'batch'), file)
+    check(open_file(file)[1], model, (1, 2, 3))
+    graph = onnx.load(file).graph
+    assert {node.domain for node in graph.node} == {''}, 'standard operators'
+
+
 def test_static_batch(tmp_path):
     model, file = deployed('Cropr'), tmp_path / 'x.pt2'
     FORMATS['torch-export'].write(
