@@ -39,8 +39,10 @@ def parse_extras() -> Dict[str, List[str]]:
         if not line.startswith('#'):
             requirement, extra = line.split('  # ')
             extras.setdefault(extra, []).append(requirement)
-    return dict(extras, tests=parse_requirements('tests'),
-                docs=parse_requirements('docs'))
+    return dict(
+        extras,
+        tests=parse_requirements('tests'),
+        docs=parse_requirements('docs'))
 
 
 def add_mim(package: Path, links: bool) -> None:
@@ -54,8 +56,10 @@ def add_mim(package: Path, links: bool) -> None:
         if links:
             (target / name).symlink_to(os.path.relpath(source, target))
         elif source.is_dir():
-            shutil.copytree(source, target / name,
-                            ignore=shutil.ignore_patterns('__pycache__'))
+            shutil.copytree(
+                source,
+                target / name,
+                ignore=shutil.ignore_patterns('__pycache__'))
         else:
             shutil.copy(source, target / name)
 

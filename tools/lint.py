@@ -1,6 +1,6 @@
 # Copyright (c) mmcropr contributors.
-"""Run all linters on the repository: flake8, isort, codespell and mypy with
-the settings of setup.cfg, and a look at the licence headers."""
+"""Run all linters on the repository: flake8, isort, yapf (configs), codespell
+and mypy with the settings of setup.cfg, and a look at the licence headers."""
 import argparse
 import subprocess
 import sys
@@ -13,6 +13,7 @@ CODE = ['mmcropr', 'tools', 'tests', 'demo', 'docs', 'setup.py']
 LINTERS = [
     ['flake8', *CODE],
     ['isort', '--check-only', '--diff', *CODE],
+    ['yapf', '--diff', '--recursive', 'configs', 'setup.py'],
     ['codespell', *CODE, 'configs', 'README.md', 'CHANGELOG.md',
      'CONTRIBUTING.md'],
     ['mypy'],

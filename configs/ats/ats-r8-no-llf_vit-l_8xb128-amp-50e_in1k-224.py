@@ -3,8 +3,5 @@ model = dict(
     backbone=dict(
         fuse_at=None,
         pretrained=True,
-        reducer=dict(
-            type='mmcropr.ATS',
-            rate=8,
-            align=4)),
+        reducer=dict(type='mmcropr.ATS', rate=8, align=4)),
     neck=dict(pool='cls'))

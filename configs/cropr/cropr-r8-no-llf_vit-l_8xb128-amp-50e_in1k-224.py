@@ -3,8 +3,5 @@ model = dict(
     backbone=dict(
         fuse_at=None,
         reducer=dict(
-            type='mmcropr.Cropr',
-            rate=8,
-            align=4,
-            num_queries='image')),
+            type='mmcropr.Cropr', rate=8, align=4, num_queries='image')),
     head=dict(type='mmcropr.CroprClsHead'))

@@ -2,8 +2,5 @@ _base_ = '../no_pruning/vit-h_8xb128-amp-50e_in1k-224.py'
 model = dict(
     backbone=dict(
         reducer=dict(
-            type='mmcropr.Cropr',
-            rate=8,
-            align=8,
-            num_queries='image')),
+            type='mmcropr.Cropr', rate=8, align=8, num_queries='image')),
     head=dict(type='mmcropr.CroprClsHead'))

@@ -1,8 +1,4 @@
 _base_ = '../no_pruning/vit-l_8xb128-amp-50e_in1k-224.py'
 model = dict(
     backbone=dict(
-        fuse_at=None,
-        reducer=dict(
-            type='mmcropr.DPCKNN',
-            rate=8,
-            align=4)))
+        fuse_at=None, reducer=dict(type='mmcropr.DPCKNN', rate=8, align=4)))

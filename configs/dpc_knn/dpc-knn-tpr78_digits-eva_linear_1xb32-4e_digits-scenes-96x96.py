@@ -1,9 +1,5 @@
-_base_ = [
-    '../no_pruning/digits-eva_linear_1xb32-4e_digits-scenes-96x96.py'
-]
+_base_ = ['../no_pruning/digits-eva_linear_1xb32-4e_digits-scenes-96x96.py']
 model = dict(
     backbone=dict(
         reducer=dict(
-            type='mmcropr.DPCKNN',
-            keep=[80, 48, 32],
-            modules=[0, 1, 2])))
+            type='mmcropr.DPCKNN', keep=[80, 48, 32], modules=[0, 1, 2])))

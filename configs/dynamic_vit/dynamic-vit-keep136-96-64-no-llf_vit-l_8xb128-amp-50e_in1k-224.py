@@ -4,7 +4,6 @@ model = dict(
     backbone=dict(
         fuse_at=None,
         reducer=dict(
-            type='mmcropr.DynamicViT',
-            keep=[136, 96, 64],
-            modules=[5, 11, 17])),
+            type='mmcropr.DynamicViT', keep=[136, 96, 64], modules=[5, 11,
+                                                                    17])),
     head=dict(type='mmcropr.DynamicViTClsHead'))

@@ -1,17 +1,14 @@
 # ToMe merges in the first block, Cropr prunes behind the next two
-_base_ = [
-    '../no_pruning/digits-eva_linear_1xb32-4e_digits-scenes-96x96.py'
-]
+_base_ = ['../no_pruning/digits-eva_linear_1xb32-4e_digits-scenes-96x96.py']
 model = dict(
-    backbone=dict(
-        reducer=[
-            dict(type='mmcropr.ToMe', keep=[80], modules=[0]),
-            dict(
-                type='mmcropr.Cropr',
-                keep=[48, 32],
-                modules=[1, 2],
-                num_queries='patch')
-        ]),
+    backbone=dict(reducer=[
+        dict(type='mmcropr.ToMe', keep=[80], modules=[0]),
+        dict(
+            type='mmcropr.Cropr',
+            keep=[48, 32],
+            modules=[1, 2],
+            num_queries='patch')
+    ]),
     auxiliary_head=dict(
         type='mmcropr.CroprSegHead',
         in_channels=96,

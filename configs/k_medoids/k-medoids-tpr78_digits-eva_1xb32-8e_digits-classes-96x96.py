@@ -2,6 +2,4 @@ _base_ = '../no_pruning/digits-eva_1xb32-8e_digits-classes-96x96.py'
 model = dict(
     backbone=dict(
         reducer=dict(
-            type='mmcropr.KMedoids',
-            keep=[80, 48, 32],
-            modules=[1, 2, 3])))
+            type='mmcropr.KMedoids', keep=[80, 48, 32], modules=[1, 2, 3])))

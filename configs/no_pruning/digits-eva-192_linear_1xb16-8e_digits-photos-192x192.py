@@ -6,9 +6,8 @@ _base_ = [
     '../_base_/schedules/adamw_digits_8e.py',
     '../_base_/default_runtime.py',
 ]
-start_command = (
-    'python tools/train.py configs/no_pruning/'
-    'digits-eva_linear_1xb32-15e_digits-scenes-96x96.py')
+start_command = ('python tools/train.py configs/no_pruning/'
+                 'digits-eva_linear_1xb32-15e_digits-scenes-96x96.py')
 start = 'work_dirs/digits-eva_linear_1xb32-15e_digits-scenes-96x96'
 model = dict(
     init_cfg=dict(type='Pretrained', checkpoint=f'{start}/epoch_15.pth'),

@@ -6,9 +6,8 @@ _base_ = [
     '../_base_/schedules/adamw_digits-finetune_8e.py',
     '../_base_/det_runtime.py',
 ]
-start_command = (
-    'python tools/train.py configs/no_pruning/'
-    'digits-eva_linear_1xb32-15e_digits-scenes-96x96.py')
+start_command = ('python tools/train.py configs/no_pruning/'
+                 'digits-eva_linear_1xb32-15e_digits-scenes-96x96.py')
 start = 'work_dirs/digits-eva_linear_1xb32-15e_digits-scenes-96x96'
 model = dict(
     backbone=dict(
@@ -19,6 +18,7 @@ model = dict(
 custom_hooks = [
     dict(type='mmcropr.PruningCurriculumHook', by_epoch=False),
     dict(
-        type='mmcropr.MaskAnnealingHook', start=[1 / 6, 2 / 6],
+        type='mmcropr.MaskAnnealingHook',
+        start=[1 / 6, 2 / 6],
         end=[3 / 6, 4 / 6])
 ]

@@ -7,9 +7,7 @@ _base_ = [
 model = dict(
     data_preprocessor=dict(size=(640, 640)),
     backbone=dict(
-        arch='vit_base_patch14_reg4_dinov2.lvd142m',
-        img_size=640,
-        fuse_at=-3),
+        arch='vit_base_patch14_reg4_dinov2.lvd142m', img_size=640, fuse_at=-3),
     panoptic_head=dict(in_channels=768, num_blocks=3))
 train_cfg = dict(max_epochs=24)
 custom_hooks = [

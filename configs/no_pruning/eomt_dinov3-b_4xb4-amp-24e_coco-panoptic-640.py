@@ -7,8 +7,7 @@ _base_ = [
 model = dict(
     data_preprocessor=dict(size=(640, 640)),
     backbone=dict(
-        arch='vit_base_patch16_dinov3_qkvb.lvd1689m',
-        img_size=640,
+        arch='vit_base_patch16_dinov3_qkvb.lvd1689m', img_size=640,
         fuse_at=-3),
     panoptic_head=dict(in_channels=768, num_blocks=3))
 optim_wrapper = dict(paramwise_cfg=dict(full_rate_blocks=3))

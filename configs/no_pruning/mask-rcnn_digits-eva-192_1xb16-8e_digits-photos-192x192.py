@@ -5,9 +5,8 @@ _base_ = [
     '../_base_/schedules/adamw_digits_8e.py',
     '../_base_/det_runtime.py',
 ]
-start_command = (
-    'python tools/train.py configs/no_pruning/'
-    'digits-eva-192_linear_1xb16-8e_digits-photos-192x192.py')
+start_command = ('python tools/train.py configs/no_pruning/'
+                 'digits-eva-192_linear_1xb16-8e_digits-photos-192x192.py')
 start = 'work_dirs/digits-eva-192_linear_1xb16-8e_digits-photos-192x192'
 model = dict(
     backbone=dict(

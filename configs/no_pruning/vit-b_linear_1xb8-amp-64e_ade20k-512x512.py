@@ -6,6 +6,5 @@ _base_ = [
 ]
 model = dict(
     backbone=dict(
-        arch='vit_base_patch16_224.augreg_in21k',
-        drop_path_rate=0.1),
+        arch='vit_base_patch16_224.augreg_in21k', drop_path_rate=0.1),
     decode_head=dict(in_channels=768))

@@ -1,6 +1,4 @@
-_base_ = [
-    '../no_pruning/digits-eva_linear_1xb32-4e_digits-scenes-96x96.py'
-]
+_base_ = ['../no_pruning/digits-eva_linear_1xb32-4e_digits-scenes-96x96.py']
 model = dict(
     backbone=dict(
         reducer=dict(

@@ -2,5 +2,4 @@
 _base_ = '../no_pruning/digits-eva_vpd-depth_1xb32-8e_digits-depth-96x96.py'
 model = dict(
     backbone=dict(
-        reducer=dict(
-            type='mmcropr.Random', keep=[72, 24], modules=[0, 1])))
+        reducer=dict(type='mmcropr.Random', keep=[72, 24], modules=[0, 1])))

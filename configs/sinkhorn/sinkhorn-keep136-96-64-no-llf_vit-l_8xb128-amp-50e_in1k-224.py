@@ -3,6 +3,4 @@ model = dict(
     backbone=dict(
         fuse_at=None,
         reducer=dict(
-            type='mmcropr.Sinkhorn',
-            keep=[136, 96, 64],
-            modules=[5, 11, 17])))
+            type='mmcropr.Sinkhorn', keep=[136, 96, 64], modules=[5, 11, 17])))

@@ -22,6 +22,8 @@ from mmcropr.utils.logs import import_hosts
 
 from .fates import Fates, record_fates
 
+LEGIBLE = 384  # pixels that a picture needs for words on it
+
 
 def list_images(path: Path) -> List[Path]:
     """The image files of a folder, or the one file.
@@ -179,7 +181,8 @@ class Predictor:
 
     def draw(self, picture: Picture, truth: bool = False) -> np.ndarray:
         """Prediction or ground truth on the image, by the visualizer of the
-        host, (H, W, 3), uint8, RGB."""
+        host, (H, W, 3), uint8, RGB; of classification larger than a small
+        image, so that the words can be read."""
         init_default_scope(self.host)
         kind = self.cfg.get('visualizer') or dict(
             mmseg=dict(type='SegLocalVisualizer'),
@@ -196,7 +199,8 @@ class Predictor:
             if self.host == 'mmpretrain':
                 visualizer.visualize_cls(
                     image, result, classes=self.meta.get('classes'),
-                    draw_gt=truth, draw_pred=not truth, out_file=out)
+                    draw_gt=truth, draw_pred=not truth, out_file=out,
+                    rescale_factor=max(1., LEGIBLE / min(image.shape[:2])))
             else:
                 size = result.metainfo.get('ori_shape', image.shape)[:2]
                 image = mmcv.imresize(image, (size[1], size[0]))

@@ -21,8 +21,8 @@ val_dataloader = dict(
         type=dataset_type,
         data_root=data_root,
         ann_file='ade20k_panoptic_val.json',
-        data_prefix=dict(
-            img='images/validation/', seg='ade20k_panoptic_val/')))
+        data_prefix=dict(img='images/validation/',
+                         seg='ade20k_panoptic_val/')))
 test_dataloader = val_dataloader
 val_evaluator = dict(
     ann_file=data_root + 'ade20k_panoptic_val.json',

@@ -20,8 +20,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(
-        type='Resize', scale=(100000, 512), keep_ratio=True,
-        backend='pillow'),
+        type='Resize', scale=(100000, 512), keep_ratio=True, backend='pillow'),
     dict(type='LoadAnnotations', reduce_zero_label=True),
     dict(type='PackSegInputs')
 ]

@@ -1,9 +1,8 @@
 # Cityscapes; evaluation slides a 768 px window over whole images
 dataset_type = 'CityscapesDataset'
 data_root = 'data/cityscapes/'
-data_command = (
-    'get Cityscapes, unpack it under data/cityscapes and run '
-    'cityscapesscripts.preparation.createTrainIdLabelImgs')
+data_command = ('get Cityscapes, unpack it under data/cityscapes and run '
+                'cityscapesscripts.preparation.createTrainIdLabelImgs')
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),

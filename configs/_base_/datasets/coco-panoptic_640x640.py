@@ -5,8 +5,7 @@ data_root = 'data/coco/'
 data_command = 'get COCO 2017 with panoptic annotations, under data/coco'
 load = dict(type='mmcropr.LoadPanopticAnnotations')
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    load,
+    dict(type='LoadImageFromFile'), load,
     dict(type='RandomFlip', prob=0.5),
     dict(
         type='RandomResize',
@@ -23,8 +22,7 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(
-        type='Resize', scale=(640, 640), keep_ratio=True, backend='pillow'),
+    dict(type='Resize', scale=(640, 640), keep_ratio=True, backend='pillow'),
     load,
     dict(
         type='PackDetInputs',

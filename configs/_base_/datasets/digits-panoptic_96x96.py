@@ -18,8 +18,7 @@ train_pipeline[1] = load
 train_pipeline[3].recompute_bbox = True
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(96, 96), keep_ratio=True),
-    load,
+    dict(type='Resize', scale=(96, 96), keep_ratio=True), load,
     dict(
         type='PackDetInputs',
         meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape',

@@ -2,10 +2,9 @@
 # patches are digit; evaluated on those of digits-photos_192x192.py
 _base_ = './digits-scenes_96x96.py'
 data_root = 'data/digits_photos_crops'
-data_command = (
-    'python tools/dataset_converters/digits_scenes.py '
-    'data/digits_photos_crops --background photos --size 96 96 '
-    '--digits 1 2 --clutter 0.15 --num-train 6000 --num-val 8')
+data_command = ('python tools/dataset_converters/digits_scenes.py '
+                'data/digits_photos_crops --background photos --size 96 96 '
+                '--digits 1 2 --clutter 0.15 --num-train 6000 --num-val 8')
 train_pipeline = _base_.train_pipeline
 train_pipeline[2].ratio_range = (0.85, 1.2)
 train_dataloader = dict(

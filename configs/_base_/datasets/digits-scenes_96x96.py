@@ -35,8 +35,7 @@ train_dataloader = dict(
         type=dataset_type,
         data_root=data_root,
         metainfo=metainfo,
-        data_prefix=dict(
-            img_path='images/train', seg_map_path='labels/train'),
+        data_prefix=dict(img_path='images/train', seg_map_path='labels/train'),
         img_suffix='.png',
         pipeline=train_pipeline))
 val_dataloader = dict(

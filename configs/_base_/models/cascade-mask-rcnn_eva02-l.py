@@ -56,9 +56,9 @@ model = dict(
                     use_sigmoid=False,
                     loss_weight=1.0),
                 loss_bbox=dict(type='L1Loss', loss_weight=1.0),
-                **box_head) for stds in ([0.1, 0.1, 0.2, 0.2],
-                                         [0.05, 0.05, 0.1, 0.1],
-                                         [0.033, 0.033, 0.067, 0.067])
+                **box_head)
+            for stds in ([0.1, 0.1, 0.2, 0.2], [0.05, 0.05, 0.1, 0.1],
+                         [0.033, 0.033, 0.067, 0.067])
         ],
         mask_head=dict(norm_cfg=norm_cfg)),
     train_cfg=dict(rpn_proposal=dict(max_per_img=1000)))

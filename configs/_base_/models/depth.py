@@ -12,5 +12,4 @@ model = dict(
         size=(512, 512)),
     backbone=dict(type='mmcropr.CroprViT', img_size=512, pretrained=True),
     train_cfg=dict(),
-    test_cfg=dict(
-        mode='slide_flip', crop_size=(512, 512), stride=(128, 128)))
+    test_cfg=dict(mode='slide_flip', crop_size=(512, 512), stride=(128, 128)))

@@ -42,9 +42,7 @@ model = dict(
         mask_roi_extractor=dict(
             out_channels=64, finest_scale=28, featmap_strides=strides),
         mask_head=dict(
-            in_channels=64,
-            conv_out_channels=64,
-            num_convs=2,
+            in_channels=64, conv_out_channels=64, num_convs=2,
             num_classes=10)),
     train_cfg=dict(
         rpn=dict(sampler=dict(num=64)),

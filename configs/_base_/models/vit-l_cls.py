@@ -19,12 +19,10 @@ model = dict(
     head=dict(
         type='LinearClsHead',
         num_classes=1000,
-        init_cfg=dict(
-            type='TruncNormal', std=0.02, override=dict(name='fc')),
+        init_cfg=dict(type='TruncNormal', std=0.02, override=dict(name='fc')),
         loss=dict(
             type='LabelSmoothLoss', label_smooth_val=0.1, mode='original')),
-    train_cfg=dict(
-        augments=[
-            dict(type='Mixup', alpha=0.8),
-            dict(type='CutMix', alpha=1.0)
-        ]))
+    train_cfg=dict(augments=[
+        dict(type='Mixup', alpha=0.8),
+        dict(type='CutMix', alpha=1.0)
+    ]))

@@ -7,7 +7,8 @@ optim_wrapper = dict(
     constructor='mmcropr.LayerDecayOptimWrapperConstructor',
     paramwise_cfg=dict(layer_decay_rate=0.8))
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.001, begin=0, end=400, by_epoch=False)
+    dict(
+        type='LinearLR', start_factor=0.001, begin=0, end=400, by_epoch=False)
 ]
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=40000, val_interval=5000)
 val_cfg = dict(type='ValLoop')
