@@ -69,8 +69,10 @@ def check_model(model: nn.Module) -> None:
     """
     model = unwrap(model)
     _check_trackers(model)
+    others = backbones_of(model)
     for owner, scope in _owners(model):
         backbone = cropr_vit_of(owner.backbone)
+        others = [other for other in others if other is not backbone]
         joined = _head_of_tokens(owner)
         if joined is None:
             _check_necks(owner, backbone)
@@ -85,6 +87,9 @@ def check_model(model: nn.Module) -> None:
         _check_heads(backbone, heads)
         for head in heads:
             _check_task(owner, main, head)
+    if not any(isinstance(m, StateHead) for m in model.modules()):
+        for backbone in others:  # as of a retriever: its ``image_encoder``
+            _check_heads(backbone, [])
 
 
 def _owners(model: nn.Module) -> Iterator[Tuple[nn.Module, nn.Module]]:
