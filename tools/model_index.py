@@ -83,8 +83,7 @@ and `demo/app.py` load by name:
 | --- | --- | --- | --- |
 """
 MAKING = """
-There is none for classification or boxes yet. How one is made, here that of
-the quick start:
+How one is made, here that of the quick start:
 
 ```bash
 make quickstart

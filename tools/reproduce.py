@@ -163,8 +163,8 @@ def _words(metrics: Dict[str, float]) -> str:
 
 
 def make_jobs(args: argparse.Namespace, folder: Path, rows: Sequence[Row],
-              start: Path) -> List[Job]:
-    """Runs of all rows, seed by seed, so that early ones give a table."""
+              start: Path, seeds: int) -> List[Job]:
+    """Runs of rows, seed by seed, so that early ones give a table."""
     table, scale = TABLES[args.table], SCALES[args.scale]
     name = TASKS[table.task].fine_tuning
 
@@ -173,7 +173,7 @@ def make_jobs(args: argparse.Namespace, folder: Path, rows: Sequence[Row],
         return row_config(row, table, cfg, seed)
 
     jobs = []
-    for seed in range(args.seeds):
+    for seed in range(seeds):
         for row in rows:
             own = folder / f'{_file_name(row.name)}-seed{seed}'
             jobs.append(
@@ -210,20 +210,32 @@ def write_report(args: argparse.Namespace, folder: Path,
     return text
 
 
-def plan(args: argparse.Namespace) -> Tuple[Path, Sequence[Row]]:
-    """Folder of the table, and its rows."""
-    names = tuple(args.rows) if args.rows else None
-    rows = (curve_rows if args.curve else choose)(args.table, names)
+def seeds_of(folder: Path) -> int:
+    """Seeds of the runs in a folder, from 0 on."""
+    found = [int(path.name.rpartition('seed')[2])
+             for path in folder.glob('*-seed[0-9]*')]
+    return max(found, default=-1) + 1
+
+
+def plan(args: argparse.Namespace
+         ) -> Tuple[Path, Sequence[Row], Sequence[Row]]:
+    """Folder of the table, its rows, and those that shall run."""
+    choice = curve_rows if args.curve else choose
+    rows, chosen = choice(args.table, None), ()
+    if args.rows:
+        chosen = choice(args.table, tuple(args.rows))
+        rows = (*rows, *(row for row in chosen if row not in rows))
     if args.data is None:
         args.data = Path('data') / ('' if args.scale == 'tiny' else args.scale)
     args.data = args.data.resolve()
     args.out = args.out.resolve() / args.scale
-    return args.out / (args.table + '-curve' * args.curve), rows
+    folder = args.out / (args.table + '-curve' * args.curve)
+    return folder, rows, chosen or rows
 
 
 def reproduce(args: argparse.Namespace) -> bool:
     """Everything; whether all rows have ended well."""
-    folder, rows = plan(args)
+    folder, rows, chosen = plan(args)
     lock = claim_folder(folder)
     facts = dict(
         commit=commit(), scale=args.scale, data=str(args.data),
@@ -236,12 +248,15 @@ def reproduce(args: argparse.Namespace) -> bool:
     print(f'start: {start}', flush=True)
     if args.only_start:
         return True
-    jobs = make_jobs(args, folder, rows, start)
+    jobs = make_jobs(args, folder, chosen, start, args.seeds)
+    # Whatever has ended here before is a part of the table, asked for or not
+    known = make_jobs(args, folder, rows, start,
+                      max(args.seeds, seeds_of(folder)))
     facts = dict(facts, seeds=args.seeds, command=shlex.join(
         ['python', 'tools/reproduce.py', *args.words]))
 
     def write(failures: Dict[str, str]) -> str:
-        return write_report(args, folder, rows, jobs, failures, facts)
+        return write_report(args, folder, rows, known, failures, facts)
 
     failures = run_all(jobs, args.jobs, lambda r: _words(r['metrics']), write)
     print(write(failures))

@@ -21,8 +21,7 @@ from mmcropr.utils.files import IMAGES
 from mmcropr.utils.logs import import_hosts
 
 from .fates import Fates, record_fates
-
-LEGIBLE = 384  # pixels that a picture needs for words on it
+from .legible import enlarged, times
 
 
 def list_images(path: Path) -> List[Path]:
@@ -181,8 +180,8 @@ class Predictor:
 
     def draw(self, picture: Picture, truth: bool = False) -> np.ndarray:
         """Prediction or ground truth on the image, by the visualizer of the
-        host, (H, W, 3), uint8, RGB; of classification larger than a small
-        image, so that the words can be read."""
+        host, (H, W, 3), uint8, RGB; larger than a small image where there
+        are words on it."""
         init_default_scope(self.host)
         kind = self.cfg.get('visualizer') or dict(
             mmseg=dict(type='SegLocalVisualizer'),
@@ -200,10 +199,12 @@ class Predictor:
                 visualizer.visualize_cls(
                     image, result, classes=self.meta.get('classes'),
                     draw_gt=truth, draw_pred=not truth, out_file=out,
-                    rescale_factor=max(1., LEGIBLE / min(image.shape[:2])))
+                    rescale_factor=times(image))
             else:
                 size = result.metainfo.get('ori_shape', image.shape)[:2]
                 image = mmcv.imresize(image, (size[1], size[0]))
+                if self.host == 'mmdet':
+                    image, result = enlarged(image, result)
                 options = dict(with_labels=False) if (
                     self.host == 'mmseg') else dict(pred_score_thr=0.3)
                 visualizer.add_datasample(

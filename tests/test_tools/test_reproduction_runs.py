@@ -62,12 +62,16 @@ def test_a_table_whose_row_fails_goes_on(ready, tmp_path, monkeypatch,
     assert (folder / lines['Random']['config']).exists()
     assert 'failed: Broken, seed 0' in (folder / 'table.md').read_text()
     assert not list(folder.glob('*/epoch*.pth'))
-    # Again, without the broken one: nothing is left to do
+    # Again, for one of them: nothing is left to do, and the table has both
     times = [p.stat().st_mtime_ns for p in folder.glob('*/result.json')]
-    reproduce.main([*ready, '--rows', 'No pruning', 'Random'])
+    reproduce.main([*ready, '--rows', 'No pruning'])
     assert times == [p.stat().st_mtime_ns
                      for p in folder.glob('*/result.json')]
     assert '[' not in capsys.readouterr().out.split('#')[0]
+    again = json.loads((folder / 'table.json').read_text())
+    assert {line['row']: line.get('median') for line in again['rows']} == {
+        line['row']: line.get('median') for line in found['rows']}
+    assert reproduce.seeds_of(folder) == 1
 
 
 def job(folder: Path, make=lambda: None) -> jobs.Job:
