@@ -6,10 +6,10 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 start_command = ('python tools/train.py configs/no_pruning/'
-                 'digits-eva-192_linear_1xb16-8e_digits-photos-192x192.py')
-start = 'work_dirs/digits-eva-192_linear_1xb16-8e_digits-photos-192x192'
+                 'digits-eva-192_linear_1xb16-3e_digits-photos-192x192.py')
+start = 'work_dirs/digits-eva-192_linear_1xb16-3e_digits-photos-192x192'
 model = dict(
-    init_cfg=dict(type='Pretrained', checkpoint=f'{start}/epoch_8.pth'))
+    init_cfg=dict(type='Pretrained', checkpoint=f'{start}/epoch_3.pth'))
 train_dataloader = dict(batch_size=16)
 param_scheduler = _base_.param_scheduler
 param_scheduler[1].end = 2

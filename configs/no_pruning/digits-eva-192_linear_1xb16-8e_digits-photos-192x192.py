@@ -1,5 +1,5 @@
-# The start of the comparison: trained on small scenes, from what scenes
-# without photographs have taught
+# The start of the comparison, first of three steps: small scenes, from what
+# scenes without photographs have taught
 _base_ = [
     '../_base_/models/digits-eva-192.py',
     '../_base_/datasets/digits-photos-crops_96x96.py',

@@ -6,12 +6,12 @@ _base_ = [
     '../_base_/det_runtime.py',
 ]
 start_command = ('python tools/train.py configs/no_pruning/'
-                 'digits-eva-192_linear_1xb16-8e_digits-photos-192x192.py')
-start = 'work_dirs/digits-eva-192_linear_1xb16-8e_digits-photos-192x192'
+                 'digits-eva-192_linear_1xb16-3e_digits-photos-192x192.py')
+start = 'work_dirs/digits-eva-192_linear_1xb16-3e_digits-photos-192x192'
 model = dict(
     backbone=dict(
         init_cfg=dict(
             type='Pretrained',
-            checkpoint=f'{start}/epoch_8.pth',
+            checkpoint=f'{start}/epoch_3.pth',
             prefix='backbone.')))
 optim_wrapper = dict(optimizer=dict(lr=1e-3))

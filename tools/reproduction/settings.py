@@ -13,7 +13,8 @@ NONE = ROOT / 'configs/no_pruning'
 _PHOTOS = 'digits-photos-192x192.py'
 _CLASSES = 'digits-photos-classes-192x192.py'
 TEXTURES = 'digits-eva_linear_1xb32-15e_digits-scenes-96x96.py'
-_SEG = f'digits-eva-192_linear_1xb16-8e_{_PHOTOS}'
+_SEG = (TEXTURES, *(f'digits-eva-192_linear_1xb16-{epochs}_{_PHOTOS}'
+                    for epochs in ('8e', '10e', '3e')))
 LEARN_QUERIES = ('Cropr', 'NonSalient')
 
 
@@ -33,11 +34,11 @@ class Task(NamedTuple):
 
 
 TASKS = dict(
-    seg=Task((TEXTURES, _SEG), f'digits-eva-192_linear_1xb16-2e_{_PHOTOS}',
+    seg=Task(_SEG, f'digits-eva-192_linear_1xb16-2e_{_PHOTOS}',
              'CroprSegHead', 'patch'),
-    cls=Task((TEXTURES, _SEG, f'digits-eva-192_1xb32-8e_{_CLASSES}'),
+    cls=Task((*_SEG, f'digits-eva-192_1xb32-8e_{_CLASSES}'),
              f'digits-eva-192_1xb16-3e_{_CLASSES}', 'CroprClsHead', 'image'),
-    det=Task((TEXTURES, _SEG, f'mask-rcnn_digits-eva-192_1xb16-8e_{_PHOTOS}'),
+    det=Task((*_SEG, f'mask-rcnn_digits-eva-192_1xb16-8e_{_PHOTOS}'),
              f'mask-rcnn_digits-eva-192_1xb16-2e_{_PHOTOS}',
              'CroprMultiLabelHead', 'image'))
 
