@@ -63,6 +63,8 @@ def test_outputs_are_those_of_the_config(tmp_path):
     (['a.onnx', '--config', CROPR, '--shape', 9, 9], 'give files, or'),
     (['--config', CROPR], '--shape H W goes with --config'),
     (['a.onnx', '--shape', 9, 9], '--shape H W goes with --config'),
+    (['a.onnx', '--part', 'whole'], '--part goes with --config'),
+    (['a.onnx', '--formats', 'onnx'], '--formats goes with --config'),
     (['--config', CROPR, '--shape', 0, 9], '--shape must be positive'),
     (['--config', NONE, '--shape', 96, 96, '--formats', 'torch-export'],
      'has no reducer'),

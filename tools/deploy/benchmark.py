@@ -147,13 +147,13 @@ def parse_args() -> argparse.Namespace:
         '--config', help='time a config, written to every format, instead of '
         'files')
     parser.add_argument(
-        '--formats', nargs='+', choices=FORMATS, default=FORMATS[:1],
+        '--formats', nargs='+', choices=FORMATS,
         help='with --config (default: onnx)')
     parser.add_argument(
         '--shape', nargs=2, type=int, metavar=('H', 'W'),
         help='with --config: image size in pixels')
     parser.add_argument(
-        '--part', choices=('whole', 'encoder'), default='encoder',
+        '--part', choices=('whole', 'encoder'),
         help='with --config (default: encoder)')
     parser.add_argument('--batch', type=int, default=1)
     parser.add_argument('--rounds', type=int, default=20)
@@ -168,6 +168,12 @@ def parse_args() -> argparse.Namespace:
                      f'{", not both" if args.files else ""}')
     if bool(args.config) != bool(args.shape):
         parser.error('--shape H W goes with --config')
+    for name in ('formats', 'part'):
+        if args.files and getattr(args, name):
+            parser.error(f'--{name} goes with --config; files are of one '
+                         'already')
+    args.formats = args.formats or FORMATS[:1]
+    args.part = args.part or 'encoder'
     if args.shape and min(args.shape) < 1:
         parser.error(f'--shape must be positive, got {args.shape}')
     for name in ('batch', 'rounds', 'warmup'):
