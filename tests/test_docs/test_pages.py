@@ -55,6 +55,8 @@ RUN = {
     'tests/test_tools/test_analysis_tools.py',
     'python tools/analysis_tools/benchmark.py':
     'tests/test_tools/test_analysis_tools.py; GPU, or minutes',
+    'python tools/analysis_tools/probe_queries.py':
+    'tests/test_tools/test_probe_queries.py',
     'python tools/visualize_pruning.py':
     'tests/test_tools/test_visualize_pruning.py',
     'python demo/image_demo.py': 'tests/test_demo/test_image_demo.py',
