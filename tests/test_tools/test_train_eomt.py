@@ -11,7 +11,7 @@ from mmengine.config import Config
 
 from tests.utils import ROOT, free_port, logged, run_tool
 
-NAME = 'cropr-keep72-29_eomt_digits-eva_1xb16-4e_digits-panoptic-96x96.py'
+NAME = 'cropr-keep72-29_eomt_digits-eva_1xb16-8e_digits-panoptic-96x96.py'
 
 
 def config(digits: Path, work_dir: Path, batch: int = 4) -> Config:

@@ -67,9 +67,9 @@ def test_share_of_the_rate():
 
 
 DEPTH = str(ROOT / 'configs/cropr/cropr-keep72-24_digits-eva_vpd-depth_'
-            '1xb32-8e_digits-depth-96x96.py')
+            '1xb16-4e_digits-depth-96x96.py')
 PANOPTIC = str(ROOT / 'configs/cropr/cropr-keep72-29_eomt_digits-eva_'
-               '1xb16-4e_digits-panoptic-96x96.py')
+               '1xb16-8e_digits-panoptic-96x96.py')
 
 
 @pytest.mark.parametrize('config', [DETECTOR, CLASSIFIER, DEPTH, PANOPTIC])

@@ -1,5 +1,0 @@
-# Most patches leave after the first two of six blocks
-_base_ = '../no_pruning/digits-eva_vpd-depth_1xb32-8e_digits-depth-96x96.py'
-model = dict(
-    backbone=dict(
-        reducer=dict(type='mmcropr.Random', keep=[72, 24], modules=[0, 1])))

@@ -1,5 +1,0 @@
-_base_ = '../no_pruning/eomt_digits-eva_1xb16-4e_digits-panoptic-96x96.py'
-model = dict(
-    backbone=dict(
-        reducer=dict(
-            type='mmcropr.Variance', keep=[72, 29], modules=[0, 1], align=1)))
