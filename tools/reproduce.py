@@ -9,13 +9,15 @@ import json
 import shlex
 import subprocess
 import sys
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Dict, List, NoReturn, Optional, Sequence, Tuple
 
 TOOLS = Path(__file__).resolve().parent
 sys.path[:0] = [str(TOOLS), str(TOOLS / 'analysis_tools')]
 from reproduction import report  # noqa: E402
-from reproduction.jobs import DiskFull, Job, run_all, write_json  # noqa: E402
+from reproduction.jobs import (RESULT, DiskFull, Job, run_all,  # noqa: E402
+                               write_json)
 from reproduction.rows import TABLES, Row, choose, curve_rows  # noqa: E402
 from reproduction.settings import (SCALES, TASKS, base_config,  # noqa: E402
                                    row_config)
@@ -67,6 +69,7 @@ def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     return args
 
 
+@lru_cache(maxsize=None)
 def commit() -> str:
     """Of this repository; a + behind it where files differ."""
     def git(*words: str) -> str:
@@ -210,27 +213,37 @@ def write_report(args: argparse.Namespace, folder: Path,
     return text
 
 
-def seeds_of(folder: Path) -> int:
-    """Seeds of the runs in a folder, from 0 on."""
-    found = [int(path.name.rpartition('seed')[2])
-             for path in folder.glob('*-seed[0-9]*')]
-    return max(found, default=-1) + 1
+def ended_in(folder: Path) -> List[Dict[str, Any]]:
+    """Results of all runs in a folder."""
+    return [json.loads(path.read_text())
+            for path in sorted(folder.glob(f'*-seed*/{RESULT}'))]
+
+
+def known_rows(args: argparse.Namespace, folder: Path,
+               chosen: Sequence[Row]) -> Sequence[Row]:
+    """Rows of the table of a folder: all that it has by default, those that
+    are asked for now, and those that were before."""
+    if not args.curve:
+        return choose(args.table, None)
+    before = {result['row'] for result in ended_in(folder)}
+    every = curve_rows(args.table, tuple(
+        row.name for row in TABLES[args.table].rows if row.method))
+    by_default = curve_rows(args.table, None)
+    return tuple(row for row in every if row in by_default or row in chosen
+                 or row.name in before)
 
 
 def plan(args: argparse.Namespace
          ) -> Tuple[Path, Sequence[Row], Sequence[Row]]:
     """Folder of the table, its rows, and those that shall run."""
-    choice = curve_rows if args.curve else choose
-    rows, chosen = choice(args.table, None), ()
-    if args.rows:
-        chosen = choice(args.table, tuple(args.rows))
-        rows = (*rows, *(row for row in chosen if row not in rows))
+    names = tuple(args.rows) if args.rows else None
+    chosen = (curve_rows if args.curve else choose)(args.table, names)
     if args.data is None:
         args.data = Path('data') / ('' if args.scale == 'tiny' else args.scale)
     args.data = args.data.resolve()
     args.out = args.out.resolve() / args.scale
     folder = args.out / (args.table + '-curve' * args.curve)
-    return folder, rows, chosen or rows
+    return folder, known_rows(args, folder, chosen), chosen
 
 
 def reproduce(args: argparse.Namespace) -> bool:
@@ -239,7 +252,8 @@ def reproduce(args: argparse.Namespace) -> bool:
     lock = claim_folder(folder)
     facts = dict(
         commit=commit(), scale=args.scale, data=str(args.data),
-        start=str(args.start.resolve()) if args.start else 'its own')
+        start=str(args.start.resolve()) if args.start else (
+            'trained by ' + ', '.join(TASKS[TABLES[args.table].task].starts)))
     check_folder(folder, facts, args.other_commit)
     for task in ('seg', TABLES[args.table].task):  # starts see those of seg
         make_data(base_config(TASKS[task].fine_tuning, SCALES[args.scale],
@@ -250,9 +264,9 @@ def reproduce(args: argparse.Namespace) -> bool:
         return True
     jobs = make_jobs(args, folder, chosen, start, args.seeds)
     # Whatever has ended here before is a part of the table, asked for or not
-    known = make_jobs(args, folder, rows, start,
-                      max(args.seeds, seeds_of(folder)))
-    facts = dict(facts, seeds=args.seeds, command=shlex.join(
+    seeds = max([args.seeds - 1, *(r['seed'] for r in ended_in(folder))]) + 1
+    known = make_jobs(args, folder, rows, start, seeds)
+    facts = dict(facts, seeds=seeds, command=shlex.join(
         ['python', 'tools/reproduce.py', *args.words]))
 
     def write(failures: Dict[str, str]) -> str:

@@ -5,9 +5,10 @@ _base_ = [
     '../_base_/schedules/adamw_digits_8e.py',
     '../_base_/default_runtime.py',
 ]
-start_command = ('python tools/train.py configs/no_pruning/'
-                 'digits-eva-192_linear_1xb16-10e_digits-photos-192x192.py')
-start = 'work_dirs/digits-eva-192_linear_1xb16-10e_digits-photos-192x192'
+start_command = (
+    'python tools/train.py configs/no_pruning/'
+    'digits-eva-192_linear_1xb16-10e_digits-photos-cluttered-96x96.py')
+start = 'work_dirs/digits-eva-192_linear_1xb16-10e_digits-photos-cluttered-96x96'
 model = dict(
     init_cfg=dict(type='Pretrained', checkpoint=f'{start}/epoch_10.pth'))
 train_dataloader = dict(batch_size=16)

@@ -1,5 +1,5 @@
-# What is new learns fast, the ViT of the segmentor slowly; the same for every
-# method
+# From the ViT of the segmentor, which learns more slowly than what is new; the
+# pruning rate rises in the first half. The same for every method
 _base_ = [
     '../_base_/models/eomt_digits-eva.py',
     '../_base_/datasets/digits-panoptic_96x96.py',

@@ -69,10 +69,10 @@ def check_model(model: nn.Module) -> None:
     """
     model = unwrap(model)
     _check_trackers(model)
-    others = backbones_of(model)
+    owned = set()
     for owner, scope in _owners(model):
         backbone = cropr_vit_of(owner.backbone)
-        others = [other for other in others if other is not backbone]
+        owned.add(backbone)
         joined = _head_of_tokens(owner)
         if joined is None:
             _check_necks(owner, backbone)
@@ -87,20 +87,40 @@ def check_model(model: nn.Module) -> None:
         _check_heads(backbone, heads)
         for head in heads:
             _check_task(owner, main, head)
-    if not any(isinstance(m, StateHead) for m in model.modules()):
-        for backbone in others:  # as of a retriever: its ``image_encoder``
-            _check_heads(backbone, [])
+    for name, backbone in model.named_modules():
+        if isinstance(backbone, CroprViT) and backbone not in owned:
+            _check_encoder(model, name, backbone)
 
 
 def _owners(model: nn.Module) -> Iterator[Tuple[nn.Module, nn.Module]]:
-    """Every module that has a CroprViT as its ``backbone``, and the largest
-    part of the model with no other one in it, where its heads are."""
-    modules = list(model.modules())
-    for owner in modules:
+    """Every module that has a CroprViT as its ``backbone``, and its scope."""
+    for owner in model.modules():
         if cropr_vit_of(owner._modules.get('backbone')) is not None:
-            yield owner, next(
-                (m for m in modules if len(backbones_of(m)) == 1
-                 and any(part is owner for part in m.modules())), owner)
+            yield owner, _scope_of(model, owner)
+
+
+def _scope_of(model: nn.Module, part: nn.Module) -> nn.Module:
+    """The largest part of a model around another with no other CroprViT in
+    it, where the heads of that one are."""
+    return next((m for m in model.modules() if len(backbones_of(m)) == 1
+                 and any(inner is part for inner in m.modules())), part)
+
+
+def _check_encoder(model: nn.Module, name: str, backbone: CroprViT) -> None:
+    """Check a CroprViT that is nobody's ``backbone``, such as the
+    ``image_encoder`` of mmpretrain's retriever: only whether its reducers
+    learn, as how it is used is not known."""
+    scope = _scope_of(model, backbone)
+    heads = [m for m in scope.modules() if isinstance(m, StateHead)]
+    if not any(p.requires_grad for p in backbone.parameters()):
+        return
+    try:
+        _check_heads(backbone, heads)
+    except ValueError as error:
+        raise ValueError(
+            f'{name} of {type(model).__name__}: {error} A retriever takes '
+            "head=dict(type='mmcropr.CroprClsHead'), or the weights of a "
+            'CroprClassifier that has been trained.') from error
 
 
 def _check_trackers(model: nn.Module) -> None:

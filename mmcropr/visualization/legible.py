@@ -6,14 +6,17 @@ from typing import Any, Tuple
 import mmcv
 import numpy as np
 import torch
-from mmengine.structures import PixelData
+from mmengine.structures import InstanceData, PixelData
 
-LEGIBLE = 384  # pixels
+LEGIBLE = 384  # pixels of the shorter side
+MOST = 4 * LEGIBLE  # of the longer one
 
 
 def times(image: np.ndarray) -> int:
-    """How many times an image (H, W, 3) is to be enlarged; 1 if not."""
-    return -(-LEGIBLE // min(image.shape[:2]))
+    """How many times an image (H, W, 3) is to be enlarged; 1 if not, or if it
+    would become too long."""
+    short, long = sorted(image.shape[:2])
+    return max(1, min(-(-LEGIBLE // short), MOST // long))
 
 
 def enlarged(image: np.ndarray, result: Any) -> Tuple[np.ndarray, Any]:
@@ -32,16 +35,16 @@ def enlarged(image: np.ndarray, result: Any) -> Tuple[np.ndarray, Any]:
     height, width = (factor * side for side in image.shape[:2])
     result = copy.deepcopy(result)  # boxes are scaled in place
     for name, part in list(result.items()):
-        if 'bboxes' in part:
+        if isinstance(part, InstanceData) and 'bboxes' in part:
             part.bboxes = scale_boxes(part.bboxes, (factor, factor))
-        if 'masks' in part:
+        if isinstance(part, InstanceData) and 'masks' in part:
             part.masks = _repeated(part.masks, factor) if isinstance(
                 part.masks, torch.Tensor) else part.masks.resize(
                     (height, width))
         if isinstance(part, PixelData):
-            setattr(result, name, PixelData(**{
-                key: _repeated(value, factor)
-                for key, value in part.items()}))
+            maps = {key: _repeated(value, factor)
+                    for key, value in part.items()}
+            setattr(result, name, PixelData(metainfo=part.metainfo, **maps))
     return mmcv.imresize(image, (width, height)), result
 
 

@@ -3,6 +3,8 @@
 import sys
 from pathlib import Path
 
+import mmcv
+import numpy as np
 import pytest
 import small_models
 import torch
@@ -91,8 +93,9 @@ def test_refused(limit, out, message, trained, tmp_path, monkeypatch,
 
 
 @pytest.mark.parametrize('name', small_models.names())
-def test_models_of_the_repository(name):
-    """Below 5 MB, with a config that is there, and they load."""
+def test_models_of_the_repository(name, tmp_path):
+    """Below 5 MB, with a config that is there; they load and predict, and
+    words on a small picture can be read."""
     load_safely()
     path = small_models.find_model(name)
     assert path.stat().st_size < 5e6
@@ -104,3 +107,7 @@ def test_models_of_the_repository(name):
     predictor = Predictor(cfg, checkpoint)
     assert predictor.backbone.num_modules > 0
     assert len(predictor.meta['classes']) >= 10
+    mmcv.imwrite(np.full((96, 96, 3), 90, np.uint8), str(tmp_path / 'a.png'))
+    view = predictor.draw(predictor(tmp_path / 'a.png'))
+    words = predictor.host != 'mmseg'
+    assert view.shape[0] == (4 * 96 if words else 96)

@@ -71,7 +71,17 @@ def test_a_table_whose_row_fails_goes_on(ready, tmp_path, monkeypatch,
     again = json.loads((folder / 'table.json').read_text())
     assert {line['row']: line.get('median') for line in again['rows']} == {
         line['row']: line.get('median') for line in found['rows']}
-    assert reproduce.seeds_of(folder) == 1
+    # A run of another seed is there, and one of no row: both are left alone
+    more = folder / 'random-seed1'
+    shutil.copytree(folder / 'random-seed0', more)
+    result = json.loads((more / 'result.json').read_text())
+    result.update(seed=1, metrics=dict(result['metrics'], mIoU=50.))
+    (more / 'result.json').write_text(json.dumps(result))
+    (folder / 'random-seed1.old').mkdir()
+    reproduce.main([*ready, '--rows', 'No pruning'])
+    again = json.loads((folder / 'table.json').read_text())
+    lines = {line['row']: line for line in again['rows']}
+    assert lines['Random']['seeds']['1'] == 50. and again['seeds'] == 2
 
 
 def job(folder: Path, make=lambda: None) -> jobs.Job:

@@ -13,8 +13,9 @@ NONE = ROOT / 'configs/no_pruning'
 _PHOTOS = 'digits-photos-192x192.py'
 _CLASSES = 'digits-photos-classes-192x192.py'
 TEXTURES = 'digits-eva_linear_1xb32-15e_digits-scenes-96x96.py'
-_SEG = (TEXTURES, *(f'digits-eva-192_linear_1xb16-{epochs}_{_PHOTOS}'
-                    for epochs in ('8e', '10e', '3e')))
+_SEG = (TEXTURES, *(f'digits-eva-192_linear_1xb16-{name}' for name in (
+    '8e_digits-photos-crops-96x96.py', '10e_digits-photos-cluttered-96x96.py',
+    f'3e_{_PHOTOS}')))
 LEARN_QUERIES = ('Cropr', 'NonSalient')
 
 

@@ -7,8 +7,8 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 start_command = ('python tools/train.py configs/no_pruning/'
-                 'digits-eva-192_linear_1xb16-8e_digits-photos-192x192.py')
-start = 'work_dirs/digits-eva-192_linear_1xb16-8e_digits-photos-192x192'
+                 'digits-eva-192_linear_1xb16-8e_digits-photos-crops-96x96.py')
+start = 'work_dirs/digits-eva-192_linear_1xb16-8e_digits-photos-crops-96x96'
 model = dict(
     init_cfg=dict(type='Pretrained', checkpoint=f'{start}/epoch_8.pth'),
     data_preprocessor=dict(size=(96, 96)))
