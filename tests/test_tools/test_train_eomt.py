@@ -36,6 +36,7 @@ def config(digits: Path, work_dir: Path, batch: int = 4) -> Config:
     for metric, kind in zip(cfg.val_evaluator, ('panoptic', 'instances')):
         metric.ann_file = str(digits / f'annotations/{kind}_val.json')
     cfg.val_evaluator[0].seg_prefix = str(digits / 'panoptic/val')
+    cfg.val_evaluator[2].seg_prefix = str(digits / 'labels/val')
     cfg.test_evaluator = cfg.val_evaluator
     cfg.train_dataloader.batch_size = batch
     cfg.optim_wrapper = dict(

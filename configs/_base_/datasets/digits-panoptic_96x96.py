@@ -49,6 +49,7 @@ val_evaluator = [
     dict(
         type='CocoMetric',
         ann_file=f'{data_root}/annotations/instances_val.json',
-        metric=['segm'])
+        metric=['segm']),
+    dict(type='mmcropr.KeptForeground', seg_prefix=f'{data_root}/labels/val')
 ]
 test_evaluator = val_evaluator
