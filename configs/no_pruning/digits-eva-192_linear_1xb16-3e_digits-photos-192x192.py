@@ -8,7 +8,8 @@ _base_ = [
 start_command = (
     'python tools/train.py configs/no_pruning/'
     'digits-eva-192_linear_1xb16-10e_digits-photos-cluttered-96x96.py')
-start = 'work_dirs/digits-eva-192_linear_1xb16-10e_digits-photos-cluttered-96x96'
+start = ('work_dirs/'
+         'digits-eva-192_linear_1xb16-10e_digits-photos-cluttered-96x96')
 model = dict(
     init_cfg=dict(type='Pretrained', checkpoint=f'{start}/epoch_10.pth'))
 train_dataloader = dict(batch_size=16)
