@@ -71,8 +71,8 @@ def test_queries_learn_where_there_is_something_to_learn():
     before = {name: p.clone() for name, p in model.named_parameters()}
     random = [p.clone() for p in run.random.parameters()]
     optimizer = torch.optim.AdamW(
-        (p for p in run.parameters() if p.requires_grad), .03)
-    for _ in range(100):
+        (p for p in run.parameters() if p.requires_grad), .01)
+    for _ in range(150):
         learned, control = run(patches(64))
         optimizer.zero_grad()
         sum(learned + control).backward()
