@@ -156,7 +156,7 @@ def test_refusals(digits, tmp_path, capsys):
             ([config, tmp_path / 'two.pth'], 'has 2 CroprViT backbones '
                                              '(backbone., teacher.backbone.)'),
             ([config, tmp_path / 'bare.pth'], "pretrained='FILE'"),
-            ([config, tmp_path / 'none.pth'], 'none.pth'),
+            ([config, tmp_path / 'none.pth'], 'error: no checkpoint at'),
             ([plain, checkpoint], "reducer=dict(type='mmcropr.Cropr'"),
             ([random, checkpoint], "reducer=dict(type='mmcropr.Cropr'"),
             ([headless, checkpoint], 'add auxiliary_head=dict('),

@@ -287,7 +287,7 @@ def train(run: Probe, cfg: Config, iters: int, seed: int) -> Tensor:
             losses = run(next(batches))
         wrapper.update_params(sum(map(sum, losses)))
         schedule.step()
-        seen.append([[float(loss) for loss in part] for part in losses])
+        seen.append([[loss.item() for loss in part] for part in losses])
         bar.update()
     print()
     return torch.tensor(seen)
@@ -333,6 +333,9 @@ def prepare(args: argparse.Namespace) -> Config:
     check_data(cfg, 'train_dataloader')
     if args.checkpoint is None and cfg.get('load_from'):
         args.checkpoint = cfg.load_from
+    if args.checkpoint and '://' not in args.checkpoint and not (
+            Path(args.checkpoint).is_file()):
+        raise FileNotFoundError(f'no checkpoint at {args.checkpoint}')
     if args.checkpoint is None:
         check_begins(cfg)
         check_start_files(cfg)

@@ -170,8 +170,8 @@ def parse_args() -> argparse.Namespace:
         parser.error('--shape H W goes with --config')
     for name in ('formats', 'part'):
         if args.files and getattr(args, name):
-            parser.error(f'--{name} goes with --config; files have theirs '
-                         'since they were exported')
+            parser.error(f'--{name} goes with --config: of a file it is fixed '
+                         'at export')
     args.formats = args.formats or FORMATS[:1]
     args.part = args.part or 'encoder'
     if args.shape and min(args.shape) < 1:
