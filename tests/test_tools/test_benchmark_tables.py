@@ -119,15 +119,24 @@ def test_other_errors_are_no_lack_of_memory():
         sweeps.with_decay(attempt, 2)
 
 
-def test_weights_that_do_not_fit(monkeypatch):
-    entry = benchmark.Entry('one', torch.nn.Linear(1024, 1024), None, None)
-    cpu = torch.device('cpu')
-    timing.check_memory([entry, entry], cpu)
-    monkeypatch.setattr(
-        timing.os, 'sysconf', lambda name: dict(
-            SC_AVPHYS_PAGES=-1024, SC_PAGE_SIZE=4096)[name])
-    with pytest.raises(ValueError, match='need 0.0 GiB .* Give --small'):
-        timing.check_memory([entry], cpu)
+def test_weights_that_do_not_fit():
+    with pytest.raises(ValueError, match='more memory .* --small. no room'):
+        with timing.building_on(torch.device('cpu')):
+            raise torch.cuda.OutOfMemoryError('no room')
+    with timing.building_on(torch.device('meta')):
+        assert torch.nn.Linear(1, 1).weight.is_meta
+
+
+def test_rows_of_a_table(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(benchmark.TABLES, 'cls', TABLE)
+    run(monkeypatch, '--table', 'cls', '--modes', 'eager', '--rows', 'Others',
+        '--out', str(tmp_path))
+    result, = json.loads((tmp_path / 'cls.json').read_text())['results']
+    assert [row['name'] for row in result['rows']] == ['No pruning', 'Others']
+    with pytest.raises(SystemExit):
+        run(monkeypatch, '--table', 'cls', '--rows', 'Corpr')
+    assert "no row 'Corpr'; it has: 'No pruning', 'Cropr', 'Others'" in (
+        capsys.readouterr().err)
 
 
 def test_length(monkeypatch, tmp_path):
@@ -175,6 +184,8 @@ def test_plots_repeat(tmp_path):
     ([], 'give configs, or a --table'),
     (['x.py'], '--shape H W is needed'),
     (['x.py', '--shape', '8', '8', '--small'], '--small goes with --table'),
+    (['x.py', '--shape', '8', '8', '--rows', 'a'], '--rows goes with --table'),
+    (['--table', 'length', '--rows', '496'], '--rows goes not with --table'),
     (['--table', 'cls', '--train'], '--train goes not with --table'),
 ])
 def test_bad_options(options, message, monkeypatch, capsys):

@@ -24,12 +24,12 @@ def test_outcomes_of_tests(tmp_path):
 
 def test_tables_that_cannot_run(tmp_path):
     step = check.Step('det', [], 'no_such_host')
-    assert check.run_table(step, 100, tmp_path) == dict(
+    assert check.run_step(step, 100, tmp_path) == dict(
         skipped='no_such_host is not installed')
-    assert check.run_table(step._replace(host='torch'), 3, tmp_path) == dict(
+    assert check.run_step(step._replace(host='torch'), 3, tmp_path) == dict(
         skipped='no time left')
-    found = check.run_table(
-        check.Step('seg', ['--rounds', '0']), 100, tmp_path)
+    found = check.run_step(
+        check.Step('seg', ['--table', 'seg', '--rounds', '0']), 100, tmp_path)
     assert '--rounds must be 1 or more' in found['error']
 
 
@@ -45,7 +45,7 @@ def test_one_file(monkeypatch, tmp_path, capsys, failed, status):
     monkeypatch.setattr(check, 'run_tests', lambda *args: dict(
         passed=1, failed=failed, skipped={}))
     monkeypatch.setattr(
-        check, 'run_table',
+        check, 'run_step',
         lambda step, seconds, folder: dict(results=[seconds]))
     out = tmp_path / 'check.json'
     monkeypatch.setattr(sys, 'argv', ['gpu_check.py', str(out), '--minutes',

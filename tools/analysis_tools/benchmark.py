@@ -25,8 +25,8 @@ from entries import (Entry, backbone_of, make_entries,  # noqa: E402
                      make_training_entries)
 from plots import plot_lengths, plot_sizes  # noqa: E402
 from sweeps import measure_lengths, measure_sizes, with_decay  # noqa: E402
-from tables import TABLES, compare, load, markdown  # noqa: E402
-from timing import (DTYPES, Clock, check_compiler, check_memory,  # noqa: E402
+from tables import TABLES, choose, compare, load, markdown  # noqa: E402
+from timing import (DTYPES, Clock, building_on, check_compiler,  # noqa: E402
                     compile_all, describe, make_run, noise, summarise)
 from training import parse_share  # noqa: E402
 
@@ -59,6 +59,10 @@ def make_parser() -> argparse.ArgumentParser:
         '--table', choices=[*TABLES, *CURVES],
         help='measure a published table with random weights, or the speed '
         'against image size or sequence length')
+    parser.add_argument(
+        '--rows', nargs='+', metavar='NAME',
+        help='of a table: only these and its first row, which the others are '
+        'compared with')
     parser.add_argument(
         '--small', action='store_true',
         help='a table on ViTs of 192 channels, for a machine without a GPU: '
@@ -109,14 +113,14 @@ def parse_args() -> argparse.Namespace:
                      f'{", not both" if args.configs else ""}')
     if args.configs and args.shape is None:
         parser.error('--shape H W is needed')
-    only = ('small', 'out') if args.configs else (
+    only = ('small', 'out', 'rows') if args.configs else (
         'train', 'json', 'whole', 'compile')
     for name in only:
         if getattr(args, name):
             parser.error(f'--{name} goes {"with" if args.configs else "not"} '
                          f'{"" if args.configs else "with "}--table')
     if args.table in CURVES:
-        ignored = ['shape', 'modes', 'channels_last']
+        ignored = ['shape', 'modes', 'channels_last', 'rows']
         ignored += ['dtype'] if args.table == 'size' else []
         for name in ignored:
             if getattr(args, name) != parser.get_default(name):
@@ -178,12 +182,13 @@ def measure(entries: List[Entry], args: argparse.Namespace,
 
 def run_configs(args: argparse.Namespace) -> None:
     """Measure configs of the command line."""
-    if args.train:
-        entries = make_training_entries(args.configs, args.share)
-    else:
-        entries = make_entries(
-            {path: Config.fromfile(path) for path in args.configs},
-            args.whole)
+    with building_on(torch.device(args.device)):
+        if args.train:
+            entries = make_training_entries(args.configs, args.share)
+        else:
+            entries = make_entries(
+                {path: Config.fromfile(path) for path in args.configs},
+                args.whole)
     result: List[Dict[str, Any]] = []
     what = 'training step' if args.train else (
         'whole model' if args.whole else 'encoder')
@@ -205,16 +210,17 @@ def run_configs(args: argparse.Namespace) -> None:
 
 def run_table(args: argparse.Namespace) -> None:
     """Measure a published table."""
-    table, device = TABLES[args.table], torch.device(args.device)
+    table = choose(TABLES[args.table], args.rows)
+    device = torch.device(args.device)
     args.shape = args.shape or list(
         table.small_shape if args.small else table.shape)
     args.whole = table.whole
     text, results = f'# {table.title}\n', []
     for mode in args.modes:
-        entries = make_entries(
-            {row.name: load(row, args.small) for row in table.rows},
-            table.whole)
-        check_memory(entries, device)
+        with building_on(device):
+            entries = make_entries(
+                {row.name: load(row, args.small) for row in table.rows},
+                table.whole)
         rows = measure(entries, args, mode)
         compared = compare(table, rows)
         warning = noise(rows)

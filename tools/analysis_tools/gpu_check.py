@@ -26,29 +26,55 @@ RESERVE = 5  # seconds, to write the result
 
 
 class Step(NamedTuple):
-    """One table: options of benchmark.py, and the host it needs."""
-    table: str
+    """One measurement.
+
+    Args:
+        name: Of its part of the result.
+        options: Of benchmark.py.
+        host: Package that it needs.
+        seconds: That it may take at most.
+    """
+    name: str
     options: List[str]
     host: Optional[str] = None
+    seconds: float = 120.
 
 
 def steps(cuda: bool) -> List[Step]:
     """What is measured, the most telling first."""
     if not cuda:
         quick = ['--small', '--device', 'cpu', '--rounds', '2', '--warmup',
-                 '1', '--modes', 'eager']
-        return [Step('seg', quick), Step('length', quick[:-2])]
-    amp = ['--device', 'cuda', '--dtype', 'amp-float16', '--warmup', '5']
+                 '1']
+        return [
+            Step('seg', ['--table', 'seg', *quick, '--modes', 'eager']),
+            Step('length', ['--table', 'length', *quick])
+        ]
+    amp = ['--device', 'cuda', '--dtype', 'amp-float16', '--warmup', '4']
+    seg, eager = ['--table', 'seg', *amp], ['--modes', 'eager']
+    config = 'configs/cropr/cropr-r40{}_eva02-l_linear_1xb8-amp-64e_ade20k-' \
+        '512x512.py'
     return [
-        Step('seg', [*amp, '--rounds', '10']),
-        Step('length', [*amp, '--rounds', '10', '--batch', '8']),
-        Step('det', [*amp, '--rounds', '8', '--modes', 'eager'], 'mmdet'),
-        Step('size', ['--device', 'cuda', '--rounds', '5', '--warmup', '2']),
-        Step('eva02', [*amp, '--rounds', '10'], 'mmpretrain'),
-        Step('ablation', [*amp, '--rounds', '10'], 'mmpretrain'),
-        Step('cls', [*amp, '--rounds', '8', '--modes', 'eager'],
+        Step('seg', [*seg, '--rounds', '10', *eager]),
+        Step('training', [
+            *(config.format(kind) for kind in ('', '-fast')), '--train',
+            '--shape', '512', '512', '--batch', '8', *amp, '--rounds', '8']),
+        Step('seg_batch_1', [*seg, '--rows', 'Random', 'Cropr', '--batch',
+                             '1', '--rounds', '30', *eager]),
+        Step('det', ['--table', 'det', *amp, '--rounds', '8', *eager],
+             'mmdet'),
+        Step('cls', ['--table', 'cls', *amp, '--rounds', '8', *eager],
              'mmpretrain'),
-    ]
+        Step('eva02', ['--table', 'eva02', *amp, '--rounds', '8', *eager],
+             'mmpretrain'),
+        Step('ablation', ['--table', 'ablation', *amp, '--rounds', '10',
+                          *eager], 'mmpretrain'),
+        Step('length', ['--table', 'length', *amp, '--rounds', '10',
+                        '--batch', '8']),
+        Step('seg_compiled', [*seg, '--rows', 'Cropr', '--rounds', '10',
+                              '--modes', 'compiled'], seconds=200.),
+        Step('size', ['--table', 'size', '--device', 'cuda', '--batch', '8',
+                      '--rounds', '5', '--warmup', '2'], 'mmpretrain'),
+    ]  # yapf: disable
 
 
 def run_tests(seconds: float, folder: Path) -> Dict[str, Any]:
@@ -92,21 +118,28 @@ def run_command(command: List[str], seconds: float) -> Optional[str]:
     if done.returncode == 0:
         return None
     lines = [line for line in done.stderr.splitlines() if line.strip()]
-    return lines[-1] if lines else f'exit status {done.returncode}'
+    return '\n'.join(lines[-3:]) or f'exit status {done.returncode}'
 
 
-def run_table(step: Step, seconds: float, folder: Path) -> Dict[str, Any]:
-    """Result of benchmark.py for a table, or why there is none."""
+def run_step(step: Step, seconds: float, folder: Path) -> Dict[str, Any]:
+    """Result of benchmark.py, or why there is none."""
     if step.host and importlib.util.find_spec(step.host) is None:
         return dict(skipped=f'{step.host} is not installed')
     if seconds < 20:
         return dict(skipped='no time left')
+    options, own = step.options, folder / step.name
+    if '--table' in options:
+        where = ['--out', str(own)]
+        found = own / f'{options[options.index("--table") + 1]}.json'
+    else:
+        found = own / 'result.json'
+        where = ['--json', str(found)]
+    begin = time.monotonic()
     error = run_command([
-        sys.executable, 'tools/analysis_tools/benchmark.py', '--table',
-        step.table, '--out', str(folder), *step.options], seconds)
-    if error:
-        return dict(error=error)
-    return json.loads((folder / f'{step.table}.json').read_text())
+        sys.executable, 'tools/analysis_tools/benchmark.py', *options, *where
+    ], min(seconds, step.seconds))
+    result = dict(error=error) if error else json.loads(found.read_text())
+    return dict(result, seconds=round(time.monotonic() - begin))
 
 
 def time_selection() -> List[Dict[str, Any]]:
@@ -156,12 +189,12 @@ def main() -> None:
         print('No CUDA device here: what follows is of the CPU.')
     with one_line_errors(args.debug), tempfile.TemporaryDirectory() as folder:
         result['tests'] = run_tests(left(), Path(folder))
-        result['tables'] = {
-            step.table: run_table(step, left(), Path(folder))
-            for step in steps(cuda)
-        }
         if cuda:
             result['selection_us'] = time_selection()
+        result['tables'] = {
+            step.name: run_step(step, left(), Path(folder))
+            for step in steps(cuda)
+        }
         name = ''.join(
             c if c.isalnum() else '-' for c in result['hardware'].lower())
         out = args.out or ROOT / f'docs/benchmarks/gpu_check_{name}.json'

@@ -6,7 +6,7 @@ import torch
 from entries import Entry, backbone_of, make_entries
 from mmengine.config import Config
 from tables import Row, load
-from timing import DTYPES, Clock, make_run, noise, summarise
+from timing import DTYPES, Clock, building_on, make_run, noise, summarise
 from torch import nn
 
 from mmcropr.models.backbones.arch import build_vit
@@ -61,7 +61,8 @@ def measure_sizes(device: torch.device, batch: int, warmup: int, rounds: int,
     results = []
     for vit, (config, sizes) in SIZES.items():
         cfg: Config = load(Row(vit, config), small)
-        entries = make_entries({'Cropr': cfg}, whole=False)
+        with building_on(device):
+            entries = make_entries({'Cropr': cfg}, whole=False)
         for size in sizes[:2] if small else sizes:
             for mode in modes(device):
                 point = dict(vit=vit, size=size, mode=mode.name)
@@ -143,7 +144,8 @@ def measure_lengths(device: torch.device, dtype: str, batch: int, warmup: int,
     if small:
         arch.update(embed_dim=192, num_heads=3)
     dtype, amp = DTYPES[dtype]
-    vit = build_vit(arch, (224, 224)).eval().to(device, dtype)
+    with building_on(device):
+        vit = build_vit(arch, (224, 224)).eval().to(device, dtype)
     entries, runs = [], {}
     for length in LENGTHS if lengths is None else lengths:
         name = str(length)

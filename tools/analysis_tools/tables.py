@@ -158,6 +158,22 @@ def shrink(cfg: Config) -> Config:
     return cfg
 
 
+def choose(table: Table, names: Optional[List[str]]) -> Table:
+    """A table with its first row and those that are named; all if None.
+
+    Raises:
+        ValueError: Naming the rows there are, if one is unknown.
+    """
+    known = [row.name for row in table.rows]
+    for name in names or ():
+        if name not in known:
+            raise ValueError(f'{table.title}: no row {name!r}; it has: ' +
+                             ', '.join(map(repr, known)))
+    return table._replace(rows=tuple(
+        row for row in table.rows
+        if names is None or row is table.rows[0] or row.name in names))
+
+
 def compare(table: Table, rows: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
     """Measured rows of a table with what was published beside them."""
     by_name, first = {row['name']: row for row in rows}, table.rows[0]

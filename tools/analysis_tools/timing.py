@@ -2,14 +2,14 @@
 """Clocks and what they are read for: forward passes and training steps."""
 import argparse
 import contextlib
-import os
 import platform
 import shutil
 import statistics
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import (Any, Callable, Dict, Iterator, List, Optional,
+                    Sequence)
 
 import torch
 from entries import Entry, backbone_of
@@ -77,22 +77,16 @@ class Clock:
         return seconds
 
 
-def check_memory(entries: Sequence[Entry], device: torch.device) -> None:
-    """Raise a ValueError if the weights of all entries do not fit."""
-    sizes = {
-        tensor.data_ptr(): tensor.nbytes
-        for entry in entries for tensor in entry.module.parameters()
-    }
-    if device.type == 'cuda':
-        free = torch.cuda.mem_get_info(device)[0]
-    else:
-        # What is in memory already fits
-        free = os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
-        free += sum(sizes.values())
-    if sum(sizes.values()) > free:
-        raise ValueError(
-            f'the weights alone need {sum(sizes.values()) / 2**30:.1f} GiB of '
-            f'memory, {free / 2**30:.1f} GiB are free. Give --small.')
+@contextlib.contextmanager
+def building_on(device: torch.device) -> Iterator[None]:
+    """Build models on the device, where large weights are drawn quickly;
+    raises a ValueError if they do not fit."""
+    try:
+        with device:
+            yield
+    except torch.cuda.OutOfMemoryError as error:
+        raise ValueError('the weights alone need more memory than is free: '
+                         f'give --small. {error}') from error
 
 
 def check_compiler(device: torch.device) -> None:
