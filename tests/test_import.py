@@ -42,3 +42,18 @@ def test_each_name_is_there_and_no_other():
         assert name in dir(mmcropr)
     with pytest.raises(AttributeError, match="'mmcropr' has no attribute 'X'"):
         mmcropr.X
+
+
+def test_a_host_that_fails_takes_no_other_along(tmp_path):
+    """Such as mmpretrain beside transformers 5: a TypeError, and a second
+    try would fail otherwise."""
+    (tmp_path / 'mmpretrain').mkdir()
+    for name, text in (('__init__', ''), ('models', 'class A(None): pass')):
+        (tmp_path / 'mmpretrain' / f'{name}.py').write_text(text)
+    assert python(
+        f'import sys; sys.path.insert(0, {str(tmp_path)!r})\n'
+        'from mmcropr.models import CroprSegHead, CroprClsHead\n'
+        'try: CroprClsHead()\n'
+        'except ImportError as error: print(error)').startswith(
+            'mmcropr.CroprClsHead needs mmpretrain, which could not be '
+            'imported: TypeError: NoneType takes no arguments')

@@ -1,10 +1,9 @@
 # Copyright (c) mmcropr contributors.
 from mmcropr.registry import TRANSFORMS
-from mmcropr.utils.versions import register_missing
+from mmcropr.utils.versions import failed_import, register_missing
 
-try:
-    import mmdet.datasets  # noqa: F401
-except (ImportError, AssertionError) as error:
+error = failed_import('mmdet.datasets')
+if error:
     LoadPanopticAnnotations = register_missing(
         TRANSFORMS, 'LoadPanopticAnnotations', 'mmdet', error)
 else:

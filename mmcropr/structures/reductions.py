@@ -35,7 +35,7 @@ class Reductions:
         check_order(kind, [type(step) for step in self.steps])
 
     def _append(self, step: Step) -> None:
-        if not (self.steps and self.steps[-1].absorb(step)):
+        if not self.steps or not self.steps[-1].absorb(step):
             self.steps.append(step)
 
     def _take(self, rows: Tensor) -> None:
@@ -48,6 +48,8 @@ class Reductions:
         """
         batch = self.x.shape[0]
         self.x = take_flat(self.x, rows)
+        if 'table' in self.cache:
+            self.cache['table'] = take_flat(self.cache['table'], rows)
         if self.size is not None:
             self.size = self.size.flatten()[rows].view(batch, -1)
         if self.mask is not None:
@@ -88,15 +90,18 @@ class Reductions:
         self._check_order(Prune)
         if self.mask is not None:
             scores = scores.masked_fill(~self.mask[:, num_prefix:], -torch.inf)
-        kept, rows = select_rows(scores, num_keep, num_prefix,
-                                 self._numbers())
-        pruned = PrunedTokens(take_flat(self.x, rows), rows, self.module)
-        # A prune before it takes it in, and its own index is not asked for
-        chained = self.steps and isinstance(self.steps[-1], Prune)
-        before = None if chained else self.index
-        self._append(
-            Prune(kept, pruned, num_prefix, scores.shape[1], before))
-        self._take_flat(kept)
+        last = self.steps[-1] if len(self.steps) > 0 else None
+        chain = last if isinstance(last, Prune) else None
+        found = select_rows(scores, num_keep, num_prefix, self._numbers(),
+                            None if chain is None else chain.kept)
+        pruned = PrunedTokens(
+            take_flat(self.x, found.pruned), found.pruned_origin, self.module)
+        if chain is not None:
+            chain.follow(found.kept_origin, pruned)
+        else:
+            self._append(Prune(found.kept, pruned, num_prefix,
+                               scores.shape[1], self.index))
+        self._take_flat(found.kept)
 
     def sample(self, rows: Tensor, valid: Tensor) -> None:
         """Keep some patches of every image, up to M; the rest leaves.
@@ -207,4 +212,5 @@ class Reductions:
         self._replace(patches)
 
     def _replace(self, patches: Tensor) -> None:
+        self.cache.pop('table', None)
         self.x = torch.cat([self.x[:, :self.num_prefix], patches], dim=1)

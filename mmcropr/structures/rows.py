@@ -1,14 +1,18 @@
 # Copyright (c) mmcropr contributors.
 """Index arithmetic on rows of token sequences, batched and of static shape.
 Notation: see ``token_state.py``."""
+import importlib.util
 import os
+from functools import lru_cache
 from typing import NamedTuple, Optional, Tuple
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor
 
-# Selection as one Triton kernel, on a GPU; no GPU has said yet where it wins
-FUSED = os.environ.get('MMCROPR_FUSED_SELECT') == '1'
+# Selection as one Triton kernel, on a GPU: 1.4 to 3.9 times as fast as the
+# operations below on an H200 (docs/benchmarks)
+FUSED = os.environ.get('MMCROPR_FUSED_SELECT') != '0'
 MOST = 16384  # scores of an image that one program of it holds
 
 
@@ -25,10 +29,53 @@ class Numbers(NamedTuple):
         return cls(order, torch.ones_like(order))
 
 
+class Selection(NamedTuple):
+    """Rows of the flattened batch (B * (P + K), D), image by image: ``kept``
+    (B * (P + M), ), ascending, and ``pruned`` (B * (K - M), ); and the same
+    tokens' rows in the sequence before earlier selections."""
+    kept: Tensor
+    pruned: Tensor
+    kept_origin: Tensor
+    pruned_origin: Tensor
+
+
+@lru_cache(maxsize=None)
+def _kernel_works(device: torch.device) -> bool:
+    """Whether Triton's kernel can be built here and run on a GPU; it wants a
+    C compiler, and tells only when it is called."""
+    if importlib.util.find_spec('triton') is None:
+        return False
+    try:
+        import triton
+        if int(triton.__version__.split('.')[0]) < 3:
+            return False
+        from .fused_select import fused_select
+        scores = torch.arange(16., device=device)[None]
+        return bool((fused_select(scores, 9)[0] > 6).all())
+    except Exception as error:  # whatever it is, there is another way
+        last = str(error).strip().splitlines()[-1:] or ['']
+        print_log(
+            'Tokens are selected without the Triton kernel, which does not '
+            f'run here: {type(error).__name__}: {last[0]}', 'current')
+        return False
+
+
+def _takes_kernel(scores: Tensor, num_prefix: int) -> bool:
+    """Whether the kernel selects: on a GPU, where nothing records operations
+    (compilers make kernels of their own)."""
+    if not (FUSED and scores.is_cuda
+            and num_prefix <= scores.shape[1] <= MOST):
+        return False
+    if torch.jit.is_tracing() or torch._dynamo.is_compiling():
+        return False
+    return _kernel_works(scores.device)
+
+
 def select_rows(scores: Tensor,
                 num_keep: int,
                 num_prefix: int = 0,
-                numbers: Optional[Numbers] = None) -> Tuple[Tensor, Tensor]:
+                numbers: Optional[Numbers] = None,
+                through: Optional[Tensor] = None) -> Selection:
     """Rows of the ``num_keep`` highest scores, and of the others.
 
     The lowest are found by a partial selection; the rest keep their order, so
@@ -41,15 +88,23 @@ def select_rows(scores: Tensor,
         num_keep: How many stay, M, 0 < M < K.
         num_prefix: P; a sequence has P + K rows, the first P of which stay.
         numbers: For B * (P + K) rows or more; made if None.
-
-    Returns:
-        kept (B * (P + M), ), ascending, and pruned (B * (K - M), ): rows of
-        the flattened batch (B * (P + K), D), image by image.
+        through: ``kept_origin`` of the selection before, (B * (P + K), );
+            None if this is the first one.
     """
-    batch, num_scores = scores.shape
-    if FUSED and scores.is_cuda and num_prefix <= num_scores <= MOST:
+    if _takes_kernel(scores, num_prefix):
         from .fused_select import fused_select
-        return fused_select(scores, num_keep, num_prefix)
+        return fused_select(scores, num_keep, num_prefix, through)
+    kept, pruned = _select_plainly(scores, num_keep, num_prefix, numbers)
+    if through is None:
+        return Selection(kept, pruned, kept, pruned)
+    return Selection(kept, pruned, through.index_select(0, kept),
+                     through.index_select(0, pruned))
+
+
+def _select_plainly(scores: Tensor, num_keep: int, num_prefix: int,
+                    numbers: Optional[Numbers]) -> Tuple[Tensor, Tensor]:
+    """``kept`` and ``pruned`` of :func:`select_rows`."""
+    batch, num_scores = scores.shape
     length = num_prefix + num_scores
     total, stay = batch * length, batch * (num_prefix + num_keep)
     if numbers is None:
@@ -74,7 +129,7 @@ def split_lowest(scores: Tensor, num_keep: int) -> Tuple[Tensor, Tensor]:
         num_keep: How many stay, 0 < ``num_keep`` < K.
     """
     batch, length = scores.shape
-    kept, pruned = select_rows(scores, num_keep)
+    kept, pruned = select_rows(scores, num_keep)[:2]
     return (kept.view(batch, -1) % length, pruned.view(batch, -1) % length)
 
 

@@ -128,16 +128,11 @@ class Prune(Step):
         return rows - torch.arange(
             first, batch * length, length, device=rows.device)[:, None]
 
-    def absorb(self, step: Step) -> bool:
-        if not isinstance(step, Prune):
-            return False
-        self.pruned += [
-            part._replace(rows=self.kept.index_select(0, part.rows))
-            for part in step.pruned
-        ]
-        self.kept = self.kept.index_select(0, step.kept)
-        self._index = None
-        return True
+    def follow(self, kept: Tensor, pruned: PrunedTokens) -> None:
+        """Take in a prune that follows, its rows being those before this
+        step."""
+        self.pruned.append(pruned)
+        self.kept, self._index = kept, None
 
     def undo(self, x: Tensor, num_prefix: int) -> Tensor:
         parts, (batch, _, dim) = self.pruned, x.shape

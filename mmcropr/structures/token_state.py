@@ -10,12 +10,13 @@ from typing import Any, Dict, List, Optional, Tuple, Union
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from .attention import BlockAttention
 from .origin import Origin
 from .records import Decision, Route
 from .reductions import Reductions
-from .steps import Step
+from .steps import Prune, Step
 
 
 @dataclass(eq=False, repr=False)
@@ -104,6 +105,25 @@ class TokenState(Reductions):
         at the place of the patch that stands for it."""
         return self.steps[-1].index if self.steps else None
 
+    @property
+    def index_is_trivial(self) -> bool:
+        """Whether all N patches are there (:attr:`index` is None)."""
+        if len(self.steps) == 0:
+            return True
+        last = self.steps[-1]
+        return not isinstance(last, Prune) and last.index is None
+
+    def rows_of(self, table: Tensor) -> Tensor:
+        """Rows (B, K, R) of the current patches in a table (N, R) of all; the
+        same table whenever it is called. A prune takes them along with its
+        tokens, so that nothing is looked up again."""
+        rows = self.cache.get('table')
+        if rows is None:
+            rows = F.pad(table[self.raster_index()],
+                         (0, 0, self.num_prefix, 0))
+            self.cache['table'] = rows
+        return rows[:, self.num_prefix:]
+
     def raster_index(self) -> Tensor:
         """:attr:`index`, never None."""
         if self.index is not None:
@@ -134,6 +154,7 @@ class TokenState(Reductions):
         self.x = self.full()
         self.history, self.steps = self.history + self.steps, []
         self.size = self.mask = None
+        self.cache.pop('table', None)
         return self
 
     def join(self, queries: Tensor) -> 'TokenState':

@@ -1,7 +1,8 @@
 # Copyright (c) mmcropr contributors.
 """What mmcropr asks of its environment."""
+from functools import lru_cache
 from importlib import import_module
-from typing import Any, Set, Type
+from typing import Any, Optional, Set, Type
 
 from mmengine.config import Config
 from mmengine.registry import Registry
@@ -38,6 +39,22 @@ def check_timm() -> None:
                           f'{timm.__version__}. {remedy}')
 
 
+@lru_cache(maxsize=None)
+def failed_import(module: str) -> Optional[Exception]:
+    """Import a module of a host; why it failed, or None.
+
+    Whatever a host raises: one that does not fit what it finds here, such as
+    mmpretrain beside transformers 5 (a TypeError), must not take along those
+    that do. It is tried once; a second time it would stumble over what the
+    first one registered.
+    """
+    try:
+        import_module(module)
+    except Exception as error:
+        return error
+    return None
+
+
 def register_missing(registry: Registry, name: str, host: str,
                      error: BaseException) -> Type:
     """Register a stand-in for a class whose host package cannot be imported.
@@ -55,8 +72,8 @@ def register_missing(registry: Registry, name: str, host: str,
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         raise ImportError(
             f'mmcropr.{name} needs {host}, which could not be imported: '
-            f'{error}. `python tools/check_env.py` of mmcropr names the '
-            'command that mends it.')
+            f'{type(error).__name__}: {error}. `python tools/check_env.py` of '
+            'mmcropr names the command that mends it.')
 
     cls = type(name, (), {'__init__': __init__})
     registry.register_module(name=name, module=cls)

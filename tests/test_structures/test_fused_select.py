@@ -24,7 +24,14 @@ def check(kind: str, batch: int, count: int, num_keep: int,
     from mmcropr.structures.rows import select_rows
     torch.manual_seed(0)
     scores = KINDS[kind](batch, count)
-    kept, pruned = fused_select(scores, num_keep, num_prefix)
+    through = torch.randperm(batch * (num_prefix + count))
+    found = fused_select(scores, num_keep, num_prefix, through)
+    kept, pruned, *origin = found
+    assert origin[0].equal(through[kept]) and origin[1].equal(through[pruned])
+    part_of_more = torch.cat([scores, scores], 1)[:, count:]
+    first = fused_select(part_of_more, num_keep, num_prefix)
+    for part, wanted in zip(first, (kept, pruned, kept, pruned)):
+        assert part.equal(wanted)
     rows = batch * (num_prefix + count)
     assert torch.cat([kept, pruned]).sort()[0].equal(torch.arange(rows))
     assert (kept.diff() > 0).all() and (pruned.diff() > 0).all()
@@ -44,6 +51,20 @@ def test_selects_what_plain_operations_do():
     pytest.importorskip('triton', minversion='3.0')
     done = run_tool(sys.executable, __file__, TRITON_INTERPRET='1')
     assert done.stdout == f'{len(KINDS) * len(SIZES)} equal\n', done.stderr
+
+
+def test_without_what_the_kernel_needs(monkeypatch):
+    """A kernel that cannot be built is said and left out: here it has no
+    GPU."""
+    from mmcropr.structures import rows
+    said = []
+    monkeypatch.setattr(rows, 'print_log', lambda text, logger: said.append(
+        text))
+    works = rows._kernel_works.__wrapped__
+    assert not works(torch.device('cpu'))
+    assert 'does not run here: ' in said[0]
+    monkeypatch.setattr(rows.importlib.util, 'find_spec', lambda name: None)
+    assert not works(torch.device('cpu')) and len(said) == 1
 
 
 if __name__ == '__main__':

@@ -35,7 +35,7 @@ def launches(arch, batch, reducer):
 
 
 @pytest.mark.parametrize('batch', [1, 8])
-@pytest.mark.parametrize('arch, most', [(TINY, 11), (TINY_EVA, 14)])
+@pytest.mark.parametrize('arch, most', [(TINY, 11), (TINY_EVA, 12)])
 def test_operations_of_a_cropr_module(arch, most, batch):
     """Whatever comes before it: two modules more behind two."""
     two, four = (

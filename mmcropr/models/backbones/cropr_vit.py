@@ -267,7 +267,7 @@ class CroprViT(TimmBackbone):
                             f'{type(state).__name__}: its forward must return '
                             'the state.')
         state.attention = None
-        masked = bool(state.steps) and state.steps[-1].lazy
+        masked = len(state.steps) > 0 and state.steps[-1].lazy
         if state.length != length and not masked:
             raise RuntimeError(
                 f'{type(reducer).__name__} after block {number} left '

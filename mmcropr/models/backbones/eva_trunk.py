@@ -27,20 +27,16 @@ class EvaTrunk(Trunk):
         as without it timm would take the batch for heads. Queries in front of
         the patches are not turned.
         """
-        rope, index = state.origin.rope, state.index
+        rope = state.origin.rope
         if rope is None:
             return None
         mixed = getattr(self.vit, 'rope_mixed', False)
         table = rope[number] if mixed else rope
-        if index is None:
+        if state.index_is_trivial:
             return self._with_queries(table, state.num_queries)
         if mixed:
-            return table[:, index].transpose(0, 1)
-        cached = state.cache.get('rope')
-        if cached is None or cached[0] is not index:
-            cached = (index, table[index][:, None])
-            state.cache['rope'] = cached
-        return cached[1]
+            return table[:, state.index].transpose(0, 1)
+        return state.rows_of(table)[:, None]
 
     @staticmethod
     def _with_queries(table: Tensor, count: int) -> Tensor:

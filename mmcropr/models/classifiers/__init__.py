@@ -1,11 +1,10 @@
 # Copyright (c) mmcropr contributors.
 from mmcropr.registry import MODELS
-from mmcropr.utils.versions import register_missing
+from mmcropr.utils.versions import failed_import, register_missing
 
 # mmpretrain is an extra that only classification needs.
-try:
-    import mmpretrain.models.classifiers  # noqa: F401
-except (ImportError, AssertionError) as error:
+error = failed_import('mmpretrain.models.classifiers')
+if error:
     CroprClassifier = register_missing(MODELS, 'CroprClassifier',
                                        'mmpretrain', error)
 else:

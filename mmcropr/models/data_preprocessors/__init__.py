@@ -1,10 +1,9 @@
 # Copyright (c) mmcropr contributors.
 from mmcropr.registry import MODELS
-from mmcropr.utils.versions import register_missing
+from mmcropr.utils.versions import failed_import, register_missing
 
-try:
-    import mmdet.models  # noqa: F401
-except (ImportError, AssertionError) as error:
+error = failed_import('mmdet.models')
+if error:
     FixedSizeDetDataPreprocessor = register_missing(
         MODELS, 'FixedSizeDetDataPreprocessor', 'mmdet', error)
 else:

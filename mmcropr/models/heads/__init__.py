@@ -1,6 +1,6 @@
 # Copyright (c) mmcropr contributors.
 from mmcropr.registry import MODELS
-from mmcropr.utils.versions import register_missing
+from mmcropr.utils.versions import failed_import, register_missing
 
 from .auxiliary_head import Aggregator, AuxiliaryHead
 from .dynamic_vit_head import DynamicViTHead
@@ -8,9 +8,8 @@ from .multi_label_head import CroprMultiLabelHead
 from .state_head import StateHead
 
 # MMSegmentation refuses an mmcv it does not know by an AssertionError.
-try:
-    import mmseg  # noqa: F401
-except (ImportError, AssertionError) as error:
+error = failed_import('mmseg.models')
+if error:
     CroprDepthHead = register_missing(MODELS, 'CroprDepthHead', 'mmseg', error)
     CroprSegHead = register_missing(MODELS, 'CroprSegHead', 'mmseg', error)
     DPTDepthHead = register_missing(MODELS, 'DPTDepthHead', 'mmseg', error)
@@ -24,24 +23,21 @@ else:
     from .seg_head import CroprSegHead
 
 # Masks are matched by mmdet; its mmcv without ops fails only here.
-try:
-    import mmdet.models  # noqa: F401
-except (ImportError, AssertionError) as error:
+error = failed_import('mmdet.models')
+if error:
     EoMTHead = register_missing(MODELS, 'EoMTHead', 'mmdet', error)
     EoMTSegHead = register_missing(MODELS, 'EoMTSegHead', 'mmdet', error)
 else:
     from .eomt_head import EoMTHead
-    try:
-        import mmseg.models  # noqa: F401
-    except (ImportError, AssertionError) as error:
+    error = failed_import('mmseg.models')
+    if error:
         EoMTSegHead = register_missing(MODELS, 'EoMTSegHead', 'mmseg', error)
     else:
         from .eomt_seg_head import EoMTSegHead
 
 # mmpretrain is an extra that only classification needs.
-try:
-    import mmpretrain  # noqa: F401
-except (ImportError, AssertionError) as error:
+error = failed_import('mmpretrain.models')
+if error:
     CroprClsHead = register_missing(MODELS, 'CroprClsHead', 'mmpretrain',
                                     error)
     CroprLabelHead = register_missing(MODELS, 'CroprLabelHead', 'mmpretrain',

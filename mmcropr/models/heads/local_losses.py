@@ -26,8 +26,8 @@ class HandOver(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, above: Tensor) -> Tuple[Optional[Tensor], ...]:
         scale, *grads = ctx.saved_tensors
-        factor = above.float() / scale
-        return (None, None, None, *((factor * g).to(g.dtype) for g in grads))
+        grads = torch._foreach_mul(grads, above.float() / scale)
+        return None, None, None, *grads
 
 
 class GradScale(nn.Module):
@@ -52,7 +52,7 @@ class GradScale(nn.Module):
                  interval: int = 4000) -> None:
         super().__init__()
         self.most, self.interval = most, interval
-        self.finite: List[Tensor] = []  # of the iteration under way
+        self.largest: List[Tensor] = []  # of the gradients of an iteration
         # Not a part of checkpoints: it finds its value again
         self.register_buffer('value', torch.tensor(start), persistent=False)
         self.register_buffer('good', torch.tensor(0.), persistent=False)
@@ -60,14 +60,15 @@ class GradScale(nn.Module):
     @torch.no_grad()
     def see(self, grads: List[Tensor]) -> None:
         """Look at gradients of a loss that was multiplied by ``value``."""
-        self.finite.append(torch.stack([g.isfinite().all() for g in grads]))
+        self.largest += torch._foreach_norm(grads, torch.inf)
 
     @torch.no_grad()
     def update(self) -> None:
         """Learn from all gradients seen in this iteration, if there are."""
-        if not self.finite:
+        if not self.largest:
             return
-        finite, self.finite = torch.cat(self.finite).all(), []
+        largest = torch.stack([value.float() for value in self.largest])
+        finite, self.largest = largest.isfinite().all(), []
         good = torch.where(finite, self.good + 1, 0.)
         grow = good >= self.interval
         value = torch.where(finite, self.value, self.value / 2)

@@ -56,6 +56,8 @@ class CroprSegHead(PatchHead):
         self.ignore_index = ignore_index
         self.query_share = query_share
         self._draws = QueryDraws()
+        # Loss -> targets, what it divides by: the same for all modules
+        self._counted: Dict[nn.Module, Tuple[Tensor, Optional[Tensor]]] = {}
 
     def targets(self, state: TokenState, batch_data_samples: list) -> Tensor:
         """Class of every patch, (B, h, w).
@@ -100,7 +102,10 @@ class CroprSegHead(PatchHead):
              train_cfg: Any = None) -> Dict[str, Tensor]:
         if self.query_share < 1:
             self._draws.begin()
-        return super().loss(inputs, batch_data_samples, train_cfg)
+        try:
+            return super().loss(inputs, batch_data_samples, train_cfg)
+        finally:
+            self._counted.clear()
 
     def module_loss(self, module: int, route: Route,
                     targets: Tensor) -> Dict[str, Tensor]:
@@ -130,7 +135,9 @@ class CroprSegHead(PatchHead):
         logits = logits.transpose(1, 2).unflatten(2, drawn.shape[1:])
         losses: Dict[str, Tensor] = {}
         for loss in self.losses:
-            labelled = self._labelled(loss, targets)
+            if self._counted.get(loss, (None, ))[0] is not targets:
+                self._counted[loss] = targets, self._labelled(loss, targets)
+            labelled = self._counted[loss][1]
             if labelled is not None and share is not None:
                 # Not those among the drawn: a mean over these would be biased
                 labelled = labelled * share
@@ -149,9 +156,9 @@ class CroprSegHead(PatchHead):
         """What a loss divides its sum by, where it would count for itself:
         labelled patches, or their classes' weights. It counts in numbers of
         Python's, for which a GPU has to be waited for in every module."""
-        there = targets != self.ignore_index
         if getattr(loss, 'reduction', '') != 'mean':
             return None
+        there = targets != self.ignore_index
         weights = getattr(loss, 'class_weight', None)
         if not isinstance(weights, (list, tuple)):
             if not getattr(loss, 'avg_non_ignore', False):

@@ -53,7 +53,7 @@ def test_scale_falls_after_an_overflow_and_rises_again():
     assert values == [2., 1., 1., 1., 1., 2., 2., 4., 4., 8., 8., 8., 4., 2.,
                       1., 1., 1.]
     scale.update()
-    assert scale.value == 1. and not scale.finite, 'nothing seen'
+    assert scale.value == 1. and not scale.largest, 'nothing seen'
     assert not scale.state_dict()
 
 
