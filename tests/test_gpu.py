@@ -2,6 +2,7 @@
 """What a GPU does otherwise than a CPU. ``tools/gpu_check.sh`` runs these
 where there is one; elsewhere they run on the CPU as far as they can."""
 import copy
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mmcropr.models import CroprSegHead, CroprViT, LLFNeck
 from mmcropr.registry import MODELS
 from tests.utils import (REDUCERS, TINY, TINY_EVA, check_close, free_port,
-                         group, load_vectors)
+                         group, load_tool, load_vectors)
 
 pytestmark = pytest.mark.gpu
 CUDA = torch.cuda.is_available()
@@ -204,6 +205,26 @@ def test_compiled_equals_eager(options):
         torch.testing.assert_close(
             found, model(image).full(), rtol=1e-4, atol=1e-4)
     torch.compiler.reset()
+
+
+@needs_gpu
+@pytest.mark.parametrize('name', ['Cropr', 'AttnTopK', 'EViT', 'ToMe'])
+def test_a_cuda_graph_equals_eager(name):
+    load_tool('analysis_tools/benchmark.py')
+    timing = import_module('timing')
+    model, image = make(name), torch.rand(2, 3, 128, 128, device=DEVICE)
+    found = []
+
+    @torch.no_grad()
+    def run():
+        found[:] = [model(image).full()]
+
+    replay = timing.graph_of(run)
+    image.copy_(torch.rand_like(image))  # other values, so other tokens
+    replay()
+    with torch.no_grad():
+        wanted = model(image).full()
+    torch.testing.assert_close(found[0], wanted, rtol=1e-4, atol=1e-4)
 
 
 @needs_gpu

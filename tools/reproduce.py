@@ -255,9 +255,8 @@ def reproduce(args: argparse.Namespace) -> bool:
         start=str(args.start.resolve()) if args.start else (
             'trained by ' + ', '.join(TASKS[TABLES[args.table].task].starts)))
     check_folder(folder, facts, args.other_commit)
-    for task in ('seg', TABLES[args.table].task):  # starts see those of seg
-        make_data(base_config(TASKS[task].fine_tuning, SCALES[args.scale],
-                              args.data))
+    task = TASKS[TABLES[args.table].task]  # each start makes its own data
+    make_data(base_config(task.fine_tuning, SCALES[args.scale], args.data))
     start = make_start(args, args.out / 'start')
     print(f'start: {start}', flush=True)
     if args.only_start:

@@ -186,6 +186,7 @@ def test_plots_repeat(tmp_path):
     (['x.py', '--shape', '8', '8', '--small'], '--small goes with --table'),
     (['x.py', '--shape', '8', '8', '--rows', 'a'], '--rows goes with --table'),
     (['--table', 'length', '--rows', '496'], '--rows goes not with --table'),
+    (['--table', 'cls', '--modes', 'graph'], 'graph is of inference, and'),
     (['--table', 'cls', '--train'], '--train goes not with --table'),
 ])
 def test_bad_options(options, message, monkeypatch, capsys):

@@ -82,8 +82,10 @@ def make_parser() -> argparse.ArgumentParser:
         help='time the whole model, a detector with its post-processing, '
         'not just the encoder')
     parser.add_argument(
-        '--modes', nargs='+', choices=['eager', 'compiled'],
-        help='with torch.compile or without; default: eager, of a table both')
+        '--modes', nargs='+', choices=['eager', 'compiled', 'graph'],
+        help='without torch.compile, with it, or as one CUDA graph, which '
+        'leaves out the time of Python and of launches; default: eager, of a '
+        'table eager and compiled')
     parser.add_argument(
         '--compile', action='store_true', help='short for --modes compiled')
     parser.add_argument(
@@ -140,6 +142,8 @@ def parse_args() -> argparse.Namespace:
     for name in ('batch', 'rounds', 'warmup'):
         if getattr(args, name) < 1:
             parser.error(f'--{name} must be 1 or more')
+    if 'graph' in args.modes and (args.train or args.device != 'cuda'):
+        parser.error('--modes graph is of inference, and needs --device cuda')
     if args.train and dtype_is_half(args.dtype):
         parser.error(f'--train in {args.dtype} would not learn: give '
                      f'--dtype amp-{args.dtype}')
@@ -168,8 +172,7 @@ def measure(entries: List[Entry], args: argparse.Namespace,
             channels = backbone_of(entry.module).in_channels
             image = torch.rand(batch, channels, *args.shape).to(
                 device, dtype, memory_format=layout)
-            runs[entry.name] = make_run(entry, image, amp, mode == 'compiled',
-                                        args.train)
+            runs[entry.name] = make_run(entry, image, amp, mode, args.train)
         seconds = clock.take_turns(runs, args.warmup, args.rounds)
         return summarise(entries, seconds, batch)
 

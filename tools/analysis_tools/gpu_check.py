@@ -59,7 +59,8 @@ def steps(cuda: bool) -> List[Step]:
             *(config.format(kind) for kind in ('', '-fast')), '--train',
             '--shape', '512', '512', '--batch', '8', *amp, '--rounds', '8']),
         Step('seg_batch_1', [*seg, '--rows', 'Random', 'Cropr', '--batch',
-                             '1', '--rounds', '30', *eager]),
+                             '1', '--rounds', '30', '--modes', 'eager',
+                             'graph']),
         Step('det', ['--table', 'det', *amp, '--rounds', '8', *eager],
              'mmdet'),
         Step('cls', ['--table', 'cls', *amp, '--rounds', '8', *eager],
@@ -169,6 +170,10 @@ def parse_args() -> argparse.Namespace:
                         help='default: docs/benchmarks/gpu_check_DEVICE.json')
     parser.add_argument('--minutes', type=float, default=8.)
     parser.add_argument(
+        '--steps', nargs='+', metavar='NAME', choices=[
+            'tests', *(step.name for step in steps(True))],
+        help='only these: tests, or measurements by name (default: all)')
+    parser.add_argument(
         '--debug', action='store_true', help='show where an error is from')
     args = parser.parse_args()
     if not 0 < args.minutes:
@@ -184,16 +189,21 @@ def main() -> None:
     def left() -> float:
         return 60 * args.minutes - RESERVE - (time.monotonic() - start)
 
+    def asked(name: str) -> bool:
+        return args.steps is None or name in args.steps
+
     result = describe(device, args)
     if not cuda:
         print('No CUDA device here: what follows is of the CPU.')
     with one_line_errors(args.debug), tempfile.TemporaryDirectory() as folder:
-        result['tests'] = run_tests(left(), Path(folder))
+        result['tests'] = dict(skipped='not asked for')
+        if asked('tests'):
+            result['tests'] = run_tests(left(), Path(folder))
         if cuda:
             result['selection_us'] = time_selection()
         result['tables'] = {
             step.name: run_step(step, left(), Path(folder))
-            for step in steps(cuda)
+            for step in steps(cuda) if asked(step.name)
         }
         name = ''.join(
             c if c.isalnum() else '-' for c in result['hardware'].lower())

@@ -113,26 +113,50 @@ def compile_all(number: int) -> None:
 
 
 def make_run(entry: Entry, image: Tensor, amp: Optional[torch.dtype],
-             compiled: bool = False, train: bool = False) -> Callable:
-    """What is timed of an entry."""
+             mode: str = 'eager', train: bool = False) -> Callable:
+    """What is timed of an entry.
+
+    Args:
+        entry: The model.
+        image: What it gets, (B, C, H, W).
+        amp: Type of autocast, or None.
+        mode: 'eager', 'compiled' or 'graph', see :func:`graph_of`.
+        train: A training step in place of a forward pass.
+    """
     module = entry.module
     if train:
-        if compiled:
+        if mode == 'compiled':
             backbone = backbone_of(module)
             backbone.forward = torch.compile(backbone.forward)
         learnt = [p for p in module.parameters() if p.requires_grad]
         return TrainingStep(module, image, amp,
                             torch.optim.AdamW(learnt, lr=1e-6))
-    forward = torch.compile(module) if compiled else module
+    forward = torch.compile(module) if mode == 'compiled' else module
 
     @torch.no_grad()
     def infer() -> None:
-        context = contextlib.nullcontext() if amp is None else (
-            torch.autocast(image.device.type, amp))
+        # A graph would keep what is cached of weights in half precision
+        context = contextlib.nullcontext() if amp is None else torch.autocast(
+            image.device.type, amp, cache_enabled=mode != 'graph')
         with context:
             forward(image)
 
-    return infer
+    return graph_of(infer) if mode == 'graph' else infer
+
+
+def graph_of(function: Callable) -> Callable:
+    """A function's kernels as one CUDA graph, which is launched at once: the
+    time that the GPU works, without that of Python and of launches."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):  # what is made once
+            function()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        function()
+    return graph.replay
 
 
 def summarise(entries: Sequence[Entry], seconds: Dict[str, List[float]],
