@@ -49,15 +49,18 @@ def steps(cuda: bool) -> List[Step]:
             Step('seg', ['--table', 'seg', *quick, '--modes', 'eager']),
             Step('length', ['--table', 'length', *quick])
         ]
-    amp = ['--device', 'cuda', '--dtype', 'amp-float16', '--warmup', '4']
+    amp = ['--device', 'cuda', '--dtype', 'amp-float16', '--warmup', '3']
     seg, eager = ['--table', 'seg', *amp], ['--modes', 'eager']
+    step = ['--train', '--shape', '512', '512', *amp]
     config = 'configs/cropr/cropr-r40{}_eva02-l_linear_1xb8-amp-64e_ade20k-' \
         '512x512.py'
     return [
         Step('seg', [*seg, '--rounds', '10', *eager]),
         Step('training', [
-            *(config.format(kind) for kind in ('', '-fast')), '--train',
-            '--shape', '512', '512', '--batch', '8', *amp, '--rounds', '8']),
+            config.format(''), *step, '--batch', '8', '--rounds', '6']),
+        Step('training_batch_32', [
+            config.format(''), config.format('-fast'), *step, '--batch', '32',
+            '--rounds', '5']),
         Step('seg_batch_1', [*seg, '--rows', 'Random', 'Cropr', '--batch',
                              '1', '--rounds', '30', '--modes', 'eager',
                              'graph']),
@@ -69,8 +72,7 @@ def steps(cuda: bool) -> List[Step]:
              'mmpretrain'),
         Step('ablation', ['--table', 'ablation', *amp, '--rounds', '10',
                           *eager], 'mmpretrain'),
-        Step('length', ['--table', 'length', *amp, '--rounds', '10',
-                        '--batch', '8']),
+        Step('length', ['--table', 'length', *amp, '--rounds', '10']),
         Step('seg_compiled', [*seg, '--rows', 'Cropr', '--rounds', '10',
                               '--modes', 'compiled'], seconds=200.),
         Step('size', ['--table', 'size', '--device', 'cuda', '--batch', '8',

@@ -27,18 +27,23 @@ class Task(NamedTuple):
         fine_tuning: That of all rows.
         auxiliary: Head that trains Cropr's queries.
         queries: Of a Cropr module.
+        first: Where the first module of a decreasing schedule is, as a share
+            of the depth. Behind earlier blocks queries learn nothing in
+            starts so small (``probe_queries.py``).
     """
     starts: tuple
     fine_tuning: str
     auxiliary: str
     queries: str
+    first: float = 0.
 
 
 TASKS = dict(
     seg=Task(_SEG, f'digits-eva-192_linear_1xb16-2e_{_PHOTOS}',
              'CroprSegHead', 'patch'),
     cls=Task((*_SEG, f'digits-eva-192_1xb32-8e_{_CLASSES}'),
-             f'digits-eva-192_1xb16-3e_{_CLASSES}', 'CroprClsHead', 'image'),
+             f'digits-eva-192_1xb16-8e_{_CLASSES}', 'CroprClsHead', 'image',
+             first=.5),
     det=Task((*_SEG, f'mask-rcnn_digits-eva-192_1xb16-8e_{_PHOTOS}'),
              f'mask-rcnn_digits-eva-192_1xb16-2e_{_PHOTOS}',
              'CroprMultiLabelHead', 'image'))
@@ -163,12 +168,17 @@ def _reducer(row: Row, table: Table, depth: int, patches: int) -> Dict:
         modules = [max(k, block) for k, block in enumerate(modules, 1)]
         reducer.update(modules=modules, keep=lengths(patches, share))
         return _queries(reducer, row, table)
-    count = depth - 1 - row.fuses
-    keep = _merging(count, patches, share) if row.method == 'ToMe' else None
+    last = depth - 1 - row.fuses
+    first = int(depth * TASKS[table.task].first)
+    if row.method == 'ToMe':  # learns nothing, and merges half at most
+        first = 0
+    keep = _merging(last, patches, share) if row.method == 'ToMe' else None
     if keep is None:
         reducer.update(tpr=share)
     else:
         reducer.update(keep=keep)
+    if first:
+        reducer.update(modules=list(range(first, last)))
     return _queries(reducer, row, table)
 
 

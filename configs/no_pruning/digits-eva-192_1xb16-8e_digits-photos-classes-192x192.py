@@ -11,6 +11,16 @@ start = 'work_dirs/digits-eva-192_1xb32-8e_digits-photos-classes-192x192'
 model = dict(
     init_cfg=dict(type='Pretrained', checkpoint=f'{start}/epoch_8.pth'))
 train_dataloader = dict(batch_size=16)
-param_scheduler = _base_.param_scheduler
-param_scheduler[1].end = 3
-train_cfg = dict(max_epochs=3, val_interval=3)
+# One query of a small ViT learns nothing at first, so it has time before any
+# token leaves, and what is new learns faster
+fast = dict(lr_mult=3.)
+optim_wrapper = dict(
+    paramwise_cfg=dict(
+        custom_keys=dict(queries=fast, aggregators=fast, fcs=fast)))
+custom_hooks = [
+    dict(
+        type='mmcropr.PruningCurriculumHook',
+        by_epoch=False,
+        begin=0.4,
+        share=0.3),
+]
