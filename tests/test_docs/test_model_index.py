@@ -56,7 +56,7 @@ def test_results_are_those_of_the_docs():
      'Semantic Segmentation', 'DINOv3-L'),
     ('x-r1_eomt_dinov2-l_4xb4_coco-instances-640', 'Instance Segmentation',
      'DINOv2-L'),
-    ('digits-eva-192_1xb16-8e_digits-photos-classes-192x192',
+    ('digits-eva-192_1xb16-6e_digits-photos-classes-192x192',
      'Image Classification', 'EVA-02 blocks, 6 of width 96'),
     ('digits-eva-192_linear_1xb16-2e_digits-photos-192x192',
      'Semantic Segmentation', 'EVA-02 blocks, 6 of width 96'),

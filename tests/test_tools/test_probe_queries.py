@@ -46,7 +46,11 @@ def test_losses_of_every_block(kind, digits, tmp_path, capsys):
     for row in found['blocks']:
         assert 0 < row['losses'][-1] < row['losses'][0]
         assert row['random'] > 0 and row['random'] != row['losses'][-1]
-    said = capsys.readouterr().out
+        assert row['gain'] == pytest.approx(
+            row['random'] - row['losses'][-1], abs=1e-5)
+        assert 0 < row['error'] < row['losses'][0]
+    said, told = capsys.readouterr()
+    assert 'was trained with a reducer' in told
     assert said.count('queries behind block') == count
     assert len(said.splitlines()) < 20, 'and not what hosts log'
 
@@ -149,7 +153,7 @@ def test_refusals(digits, tmp_path, capsys):
                     reducer=dict(type='mmcropr.Random', rate=8))
     headless = change(files, tmp_path / 'headless.py', auxiliary_head=None)
     for words, text in (
-            ([config, '--iters', 3], '--iters must be 4 or more'),
+            ([config, '--iters', 19], '--iters must be 20 or more'),
             ([config, '--lr', 0], '--lr must be above 0'),
             ([config], 'queries of random features say nothing'),
             ([config, tmp_path / 'other.pth'], 'is of another backbone'),

@@ -7,6 +7,7 @@ import argparse
 import copy
 import json
 import logging
+import sys
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,7 @@ from mmcropr.utils.loading import load_safely
 from mmcropr.utils.logs import import_hosts, one_line_errors
 
 POINTS = (.25, .5, .75, 1.)  # of the iterations, at which losses are shown
+LEAST = 20  # iterations, two of which are a tenth
 AMOUNTS = ('rate', 'keep', 'keep_rate', 'slope', 'modules')
 
 
@@ -60,9 +62,8 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         '--debug', action='store_true', help='show where an error is from')
     args = parser.parse_args(argv)
-    if args.iters < len(POINTS):
-        parser.error(f'--iters must be {len(POINTS)} or more, got '
-                     f'{args.iters}')
+    if args.iters < LEAST:
+        parser.error(f'--iters must be {LEAST} or more, got {args.iters}')
     if args.lr is not None and args.lr <= 0:
         parser.error(f'--lr must be above 0, got {args.lr}')
     return args
@@ -174,6 +175,9 @@ def load_backbone(backbone: CroprViT, path: str) -> None:
             "backbone=dict(pretrained='FILE').")
     own = {key[len(starts[0]):]: value for key, value in state.items()
            if key.startswith(starts[0])}
+    if any(key.startswith('reducers.') for key in own):
+        print(f'{path} was trained with a reducer, so what its blocks tell is '
+              'that of a ViT that has learned to prune.', file=sys.stderr)
     own, expected = ({key: value for key, value in part.items()
                       if not key.startswith('reducers.')}
                      for part in (own, backbone.state_dict()))
@@ -295,30 +299,36 @@ def train(run: Probe, cfg: Config, iters: int, seed: int) -> Tensor:
 
 def probe(cfg: Config, args: argparse.Namespace) -> Dict[str, Any]:
     """Losses of every block: at the first iteration, and at :data:`POINTS` as
-    means over a tenth of the iterations before."""
+    means over a tenth of the iterations before; in the last tenth, how much
+    lower than those of random queries they are, and the standard error of
+    that."""
     run = make_probe(cfg, args)
     blocks = list(run.backbone.schedule.modules)
     seen = train(run, cfg, args.iters, args.seed)
-    few = max(1, args.iters // 10)
+    few = args.iters // 10
     ends = [round(point * args.iters) for point in POINTS]
     means = torch.stack([seen[0]] + [
         seen[end - few:end].mean(0) for end in ends])
+    gains = seen[-few:, 1] - seen[-few:, 0]
+    errors = gains.std(0) / len(gains)**.5
     return dict(
         iters=[1, *ends], lr=cfg.optim_wrapper.optimizer.lr,
         checkpoint=args.checkpoint,
         blocks=[dict(block=block, losses=means[:, 0, i].tolist(),
-                     random=means[-1, 1, i].item())
+                     random=means[-1, 1, i].item(),
+                     gain=gains[:, i].mean().item(), error=errors[i].item())
                 for i, block in enumerate(blocks)])
 
 
 def show(result: Dict[str, Any]) -> None:
     print('auxiliary loss at iteration ' +
           ''.join(f'{count:>9}' for count in result['iters']) +
-          '   random queries')
+          '   random queries   difference')
     for row in result['blocks']:
         print(f'  queries behind block {row["block"]:<5}' +
               ''.join(f'{loss:9.4f}' for loss in row['losses']) +
-              f'{row["random"]:17.4f}')
+              f'{row["random"]:17.4f}   {row["gain"]:.4f} '
+              f'± {row["error"]:.4f}')
 
 
 def prepare(args: argparse.Namespace) -> Config:

@@ -42,7 +42,7 @@ TASKS = dict(
     seg=Task(_SEG, f'digits-eva-192_linear_1xb16-2e_{_PHOTOS}',
              'CroprSegHead', 'patch'),
     cls=Task((*_SEG, f'digits-eva-192_1xb32-8e_{_CLASSES}'),
-             f'digits-eva-192_1xb16-8e_{_CLASSES}', 'CroprClsHead', 'image',
+             f'digits-eva-192_1xb16-6e_{_CLASSES}', 'CroprClsHead', 'image',
              first=.5),
     det=Task((*_SEG, f'mask-rcnn_digits-eva-192_1xb16-8e_{_PHOTOS}'),
              f'mask-rcnn_digits-eva-192_1xb16-2e_{_PHOTOS}',

@@ -11,6 +11,9 @@ start = 'work_dirs/digits-eva-192_1xb32-8e_digits-photos-classes-192x192'
 model = dict(
     init_cfg=dict(type='Pretrained', checkpoint=f'{start}/epoch_8.pth'))
 train_dataloader = dict(batch_size=16)
+param_scheduler = _base_.param_scheduler
+param_scheduler[1].end = 6
+train_cfg = dict(max_epochs=6, val_interval=6)
 # One query of a small ViT learns nothing at first, so it has time before any
 # token leaves, and what is new learns faster
 fast = dict(lr_mult=3.)
