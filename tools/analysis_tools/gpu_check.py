@@ -57,15 +57,15 @@ def steps(cuda: bool) -> List[Step]:
     return [
         Step('seg', [*seg, '--rounds', '10', *eager]),
         Step('training', [
-            config.format(''), *step, '--batch', '8', '--rounds', '6']),
-        Step('training_batch_32', [
-            config.format(''), config.format('-fast'), *step, '--batch', '32',
-            '--rounds', '5']),
+            config.format(''), *step, '--batch', '8', '--rounds', '5']),
         Step('seg_batch_1', [*seg, '--rows', 'Random', 'Cropr', '--batch',
                              '1', '--rounds', '30', '--modes', 'eager',
                              'graph']),
         Step('det', ['--table', 'det', *amp, '--rounds', '8', *eager],
              'mmdet'),
+        Step('training_batch_32', [
+            config.format(''), config.format('-fast'), *step, '--batch', '32',
+            '--rounds', '4', '--warmup', '2']),
         Step('cls', ['--table', 'cls', *amp, '--rounds', '8', *eager],
              'mmpretrain'),
         Step('eva02', ['--table', 'eva02', *amp, '--rounds', '8', *eager],
