@@ -29,12 +29,16 @@ HALVES = [
 
 @pytest.fixture(autouse=True)
 def exact_products():
-    """Products in float32, as the vectors were made with."""
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
+    """Products and convolutions in float32, as the vectors were made with; by
+    default convolutions are in TF32."""
+    parts = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [part.allow_tf32 for part in parts]
+    for part in parts:
+        part.allow_tf32 = False
     torch.manual_seed(0)
     yield
-    torch.backends.cuda.matmul.allow_tf32 = before
+    for part, allowed in zip(parts, before):
+        part.allow_tf32 = allowed
 
 
 class NoReading(TorchDispatchMode):

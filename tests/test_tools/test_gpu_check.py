@@ -44,10 +44,14 @@ def test_a_command_ends_at_the_limit():
 def test_one_file(monkeypatch, tmp_path, capsys, failed, status):
     monkeypatch.setattr(check, 'run_tests', lambda *args: dict(
         passed=1, failed=failed, skipped={}))
-    monkeypatch.setattr(
-        check, 'run_step',
-        lambda step, seconds, folder: dict(results=[seconds]))
     out = tmp_path / 'check.json'
+    before = []  # what is there when a step begins
+
+    def run_step(step, seconds, folder):
+        before.append(list(json.loads(out.read_text())['tables']))
+        return dict(results=[seconds])
+
+    monkeypatch.setattr(check, 'run_step', run_step)
     monkeypatch.setattr(sys, 'argv', ['gpu_check.py', str(out), '--minutes',
                                       '2'])
     if status:
@@ -57,6 +61,7 @@ def test_one_file(monkeypatch, tmp_path, capsys, failed, status):
         check.main()
     found = json.loads(out.read_text())
     assert found['hardware'] and found['tests']['failed'] == failed
+    assert before == [[], ['seg']]
     assert 100 < found['tables']['seg']['results'][0] < 115
     assert 'seg: ok' in capsys.readouterr().out
 

@@ -195,23 +195,29 @@ def main() -> None:
         return args.steps is None or name in args.steps
 
     result = describe(device, args)
+    result.update(tests=dict(skipped='not asked for'), tables={})
+    name = ''.join(
+        c if c.isalnum() else '-' for c in result['hardware'].lower())
+    out = args.out or ROOT / f'docs/benchmarks/gpu_check_{name}.json'
+
+    def write() -> None:
+        # After every step: whoever lends a GPU may take it back
+        with written_whole(out) as part:
+            part.write_text(json.dumps(result, indent=2) + '\n')
+
     if not cuda:
         print('No CUDA device here: what follows is of the CPU.')
     with one_line_errors(args.debug), tempfile.TemporaryDirectory() as folder:
-        result['tests'] = dict(skipped='not asked for')
-        if asked('tests'):
-            result['tests'] = run_tests(left(), Path(folder))
         if cuda:
             result['selection_us'] = time_selection()
-        result['tables'] = {
-            step.name: run_step(step, left(), Path(folder))
-            for step in steps(cuda) if asked(step.name)
-        }
-        name = ''.join(
-            c if c.isalnum() else '-' for c in result['hardware'].lower())
-        out = args.out or ROOT / f'docs/benchmarks/gpu_check_{name}.json'
-        with written_whole(out) as part:
-            part.write_text(json.dumps(result, indent=2) + '\n')
+        if asked('tests'):
+            result['tests'] = run_tests(left(), Path(folder))
+        write()
+        for step in steps(cuda):
+            if asked(step.name):
+                result['tables'][step.name] = run_step(
+                    step, left(), Path(folder))
+                write()
     print(f'{out}: {result["tests"]}')
     for name, table in result['tables'].items():
         print(f'{name}: {table.get("skipped") or table.get("error") or "ok"}')
