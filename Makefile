@@ -37,7 +37,8 @@ docs: env
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build
 
 test: env lint
-	@OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile \
+	    --no-loadscope-reorder
 
 env-upstream:
 	@"$(BOOT)" tools/setup_env.py --stack upstream --venv "$(UPSTREAM_VENV)" \

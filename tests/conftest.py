@@ -1,10 +1,17 @@
 # Copyright (c) mmcropr contributors.
 from pathlib import Path
-from typing import Iterator
+from typing import Iterator, List
 
 import pytest
 
 from tests.utils import forget_globals, load_tool
+
+
+def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
+    """Whole runs of tools first: two processes that share out the files then
+    end together, on small ones."""
+    slow = ('test_tools', 'test_docs', 'test_deploy')
+    items.sort(key=lambda item: item.path.parent.name not in slow)
 
 
 @pytest.fixture(autouse=True)

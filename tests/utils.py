@@ -1,7 +1,9 @@
 # Copyright (c) mmcropr contributors.
 """Shared by the tests: reference vectors, tiny models, tools as modules."""
+import contextlib
 import importlib.util
 import inspect
+import io
 import json
 import os
 import socket
@@ -10,6 +12,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Dict, Optional, Tuple
+from unittest import mock
 
 import torch
 from mmengine.config import Config
@@ -65,6 +68,19 @@ def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(('127.0.0.1', 0))
         return sock.getsockname()[1]
+
+
+def run_main(path: str, *args: Any) -> subprocess.CompletedProcess:
+    """As :func:`run_tool` with a script under ``tools/``, in this process: for
+    runs that end early, which would spend their time on imports."""
+    tool, said, code = load_tool(path), io.StringIO(), 0
+    with mock.patch.object(sys, 'argv', [path, *map(str, args)]), \
+            contextlib.redirect_stderr(said):
+        try:
+            tool.main()
+        except SystemExit as stop:
+            code = stop.code
+    return subprocess.CompletedProcess(args, code, None, said.getvalue())
 
 
 def load_tool(path: str) -> ModuleType:

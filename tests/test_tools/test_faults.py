@@ -10,7 +10,7 @@ import torch
 from mmengine.registry import MODELS, init_default_scope
 
 from mmcropr.utils.checkpoint import check_checkpoint, check_init, check_start
-from tests.utils import (free_port, run_tool, tiny_classifier_config,
+from tests.utils import (free_port, run_main, run_tool, tiny_classifier_config,
                          tiny_detector_config, tiny_digits_config)
 
 
@@ -21,9 +21,9 @@ def config(digits, tmp_path) -> Path:
     return file
 
 
-@pytest.mark.parametrize('gpus', [1, 2])
-@pytest.mark.parametrize('make', [tiny_digits_config, tiny_detector_config,
-                                  tiny_classifier_config])
+@pytest.mark.parametrize('make, gpus', [
+    (tiny_digits_config, 1), (tiny_detector_config, 2),
+    (tiny_classifier_config, 1)])
 def test_a_loss_that_is_not_finite_ends_training(digits, tmp_path, make,
                                                  gpus):
     file = tmp_path / 'tiny.py'
@@ -63,13 +63,21 @@ def test_losses_of_a_config_of_a_host(digits, tmp_path):
     ('optim_wrapper.optimizer.type=Foo', 'Error: '),
 ])
 def test_errors_are_one_line(config, option, message):
-    args = sys.executable, 'tools/train.py', config, '--cfg-options', option
-    done = run_tool(*args)
+    args = 'train.py', config, '--cfg-options', option
+    done = run_main(*args)
     last = done.stderr.strip().splitlines()[-1]
     assert done.returncode == 1 and last.startswith('error: ')
     assert re.search(message, last) and 'Traceback' not in done.stderr
-    done = run_tool(*args[:3], '--debug', *args[3:])
-    assert done.returncode == 1 and 'Traceback' in done.stderr
+    with pytest.raises(Exception, match=message.split(': ')[-1] or None):
+        run_main(*args[:2], '--debug', *args[2:])
+
+
+def test_an_error_is_the_last_line_of_a_run(config):
+    args = (sys.executable, 'tools/train.py', config, '--cfg-options',
+            'model.backbone.reducer.rate=-1')
+    done = run_tool(*args)
+    assert done.returncode == 1 and 'Traceback' not in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith('error: ')
 
 
 def test_weights_to_start_from_must_fit(config, digits, tmp_path):
@@ -122,12 +130,13 @@ def test_resuming(config, tmp_path):
     assert 'is empty or stale' in said and 'resumed epoch: 1, iter: 4' in said
     assert 'lr: 0.0' in said and '-> 0.1' in said
     assert 'max_epochs: 1 -> 2' in said
-    done = run_tool(*train, *resume, 'model.backbone.reducer.rate=10')
+    done = run_main('train.py', config, *resume,
+                    'model.backbone.reducer.rate=10')
     assert done.returncode == 1
     assert 'nothing is left to train' in done.stderr.splitlines()[-1]
     assert 'rate: 12 -> 10' in done.stderr.splitlines()[-1]
     (run / 'epoch_2.pth').write_bytes(b'PK truncated')
-    done = run_tool(*train, '--resume')
+    done = run_main('train.py', config, '--resume')
     assert done.returncode == 1
     assert 'cannot be read as a checkpoint' in done.stderr.splitlines()[-1]
 

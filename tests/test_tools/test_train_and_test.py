@@ -147,12 +147,14 @@ def detector(digits: Path, work_dir: Path) -> Config:
     wrapper, model = cfg.model, Config.fromstring(
         '_base_ = "mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py"',
         '.py').model
-    model.bbox_head.num_classes = 10
+    model.bbox_head.update(
+        num_classes=10, in_channels=32, feat_channels=32,
+        norm_cfg=dict(type='GN', num_groups=8))
     model.backbone, model.neck = wrapper.detector.backbone, [
         dict(type='mmcropr.LLFNeck'),
         dict(
-            type='mmcropr.SimpleFPN', in_channels=32, patch_size=8,
-            strides=[8, 16, 32])
+            type='mmcropr.SimpleFPN', in_channels=32, out_channels=32,
+            patch_size=8, strides=[8, 16, 32])
     ]
     wrapper.detector = model
     cfg.val_evaluator.metric = cfg.test_evaluator.metric = 'bbox'

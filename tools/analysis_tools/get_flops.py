@@ -11,6 +11,7 @@ import torch
 from mmengine.config import Config, DictAction
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmcropr.models import CroprViT
@@ -23,7 +24,19 @@ from mmcropr.utils.logs import one_line_errors
 sys.path.insert(0, str(Path(__file__).parent))
 from training import count_step, parse_share  # noqa: E402
 
+DRAWS = ('uniform_', 'normal_', 'erfinv_')
 LINEAR = ('mm', 'addmm', 'convolution')
+
+
+class Undrawn(TorchFunctionMode):
+    """Leaves weights as they are allocated: only their shapes count here, and
+    to draw 300 million numbers takes seconds."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (),
+                           kwargs: Any = None) -> Any:
+        if getattr(func, '__name__', '') in DRAWS:
+            return args[0] if args else kwargs['tensor']
+        return func(*args, **kwargs or {})
 
 
 def count_macs(module: nn.Module, shape: tuple) -> Dict[str, int]:
@@ -60,7 +73,8 @@ def analyse(config: Union[str, Config], shape: tuple) -> Dict[str, Any]:
         config: Config whose backbone is a CroprViT, or its path.
         shape: Height and width of the image in pixels.
     """
-    model = build_for_inference(config)
+    with Undrawn():
+        model = build_for_inference(config)
     backbone = getattr(model, 'backbone', None)
     if not isinstance(backbone, CroprViT):
         raise SystemExit(

@@ -35,7 +35,6 @@ CONFIGS = {
     'yolox/yolox_s_8xb8-300e_coco': (ONE_STAGE, 3, 128),
     # Heads that read some of the levels
     'htc/htc_r50_fpn_1x_coco': (FPN, 5, 256),
-    'scnet/scnet_r50_fpn_1x_coco': (FPN, 5, 256),
     'condinst/condinst_r50_fpn_ms-poly-90k_coco_instance': (
         ONE_STAGE, 5, 256),
     'boxinst/boxinst_r50_fpn_ms-90k_coco': (ONE_STAGE, 5, 256),
@@ -48,7 +47,7 @@ CONFIGS = {
     'vfnet/vfnet_r50_fpn_1x_coco': (ONE_STAGE, 5, 256),
 }
 # Their heads' sizes depend on each other
-WHOLE = ('scnet', 'condinst', 'boxinst')
+WHOLE = ('condinst', 'boxinst')
 
 
 def stock_model(name: str, reducer: Any) -> dict:
@@ -103,8 +102,7 @@ def test_stock_detector(name):
     second = (3, SIZE, SIZE) if 'rtmdet' in name else (3, 100, 120)
     data = demo_mm_inputs(
         2, [(3, SIZE, SIZE), second], num_items=[3, 2], num_classes=7,
-        with_mask=True, with_semantic=name.startswith(('htc', 'scnet',
-                                                       'panoptic')))
+        with_mask=True, with_semantic=name.startswith(('htc', 'panoptic')))
     inputs = model.data_preprocessor(data, True)
     plain = model.detector(**copy.deepcopy(inputs), mode='loss')
     losses = model(**inputs, mode='loss')
