@@ -24,18 +24,21 @@ from mmcropr.utils.logs import one_line_errors
 sys.path.insert(0, str(Path(__file__).parent))
 from training import count_step, parse_share  # noqa: E402
 
-DRAWS = ('uniform_', 'normal_', 'erfinv_')
+DRAWS = ('uniform_', 'normal_')
 LINEAR = ('mm', 'addmm', 'convolution')
 
 
 class Undrawn(TorchFunctionMode):
-    """Leaves weights as they are allocated: only their shapes count here, and
-    to draw 300 million numbers takes seconds."""
+    """Zeros in place of drawn weights: only their shapes count here, and to
+    draw 300 million numbers takes seconds."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (),
                            kwargs: Any = None) -> Any:
         if getattr(func, '__name__', '') in DRAWS:
-            return args[0] if args else kwargs['tensor']
+            # Not what was in memory: a draw can be repeated until it is in
+            # some range
+            with torch.no_grad():
+                return (args[0] if args else kwargs['tensor']).zero_()
         return func(*args, **kwargs or {})
 
 
