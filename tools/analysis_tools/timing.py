@@ -8,8 +8,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
-from typing import (Any, Callable, Dict, Iterator, List, Optional,
-                    Sequence)
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
 import torch
 from entries import Entry, backbone_of
