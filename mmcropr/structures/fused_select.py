@@ -23,6 +23,7 @@ def _select(scores, through, kept, pruned, kept_origin, pruned_origin,
     # The bits of a float as an integer of the same order
     bits = score.to(tl.int32, bitcast=True)
     key = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).to(tl.int64)
+    key = tl.where(score != score, 2147483647, key)  # no number: the highest
     # The least key that as many have or undercut as shall leave, by halving
     low = tl.full((), -2147483648, tl.int64)
     high = tl.full((), 2147483647, tl.int64)
@@ -75,12 +76,16 @@ def fused_select(scores: Tensor,
     if scores.stride(1) != 1:
         scores = scores.contiguous()
     num_prune = num_scores - num_keep
-    sizes = [batch * (num_prefix + num_keep), batch * num_prune]
-    sizes *= 1 if through is None else 2
-    rows = torch.empty(sum(sizes), dtype=torch.long, device=scores.device)
-    found = Selection(*(2 * rows.split(sizes))[:4])
-    _select[(batch, )](
-        scores, found.kept if through is None else through, *found, num_scores,
-        num_prune, num_prefix, scores.stride(0), CHAINED=through is not None,
-        BLOCK=triton.next_power_of_2(num_scores))
+    kept, pruned = (
+        torch.empty(
+            1 if through is None else 2, batch * count, dtype=torch.long,
+            device=scores.device)
+        for count in (num_prefix + num_keep, num_prune))
+    found = Selection(kept[0], pruned[0], kept[-1], pruned[-1])
+    with torch.cuda.device_of(scores):  # Triton launches on the current one
+        _select[(batch, )](
+            scores, found.kept if through is None else through, *found,
+            num_scores, num_prune, num_prefix, scores.stride(0),
+            CHAINED=through is not None,
+            BLOCK=triton.next_power_of_2(num_scores))
     return found

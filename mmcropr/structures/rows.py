@@ -4,14 +4,14 @@ Notation: see ``token_state.py``."""
 import importlib.util
 import os
 from functools import lru_cache
-from typing import NamedTuple, Optional, Tuple
+from typing import NamedTuple, Optional, Set, Tuple
 
 import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
-# Selection as one Triton kernel, on a GPU: 1.4 to 3.9 times as fast as the
-# operations below on an H200 (docs/benchmarks)
+# Selection as one Triton kernel, on a GPU: its first version was 1.4 to 3.7
+# times as fast as the operations below on an H200 (docs/benchmarks)
 FUSED = os.environ.get('MMCROPR_FUSED_SELECT') != '0'
 MOST = 16384  # scores of an image that one program of it holds
 
@@ -29,6 +29,9 @@ class Numbers(NamedTuple):
         return cls(order, torch.ones_like(order))
 
 
+_TRIED: Set[torch.device] = set()  # where the kernel was
+
+
 class Selection(NamedTuple):
     """Rows of the flattened batch (B * (P + K), D), image by image: ``kept``
     (B * (P + M), ), ascending, and ``pruned`` (B * (K - M), ); and the same
@@ -42,7 +45,7 @@ class Selection(NamedTuple):
 @lru_cache(maxsize=None)
 def _kernel_works(device: torch.device) -> bool:
     """Whether Triton's kernel can be built here and run on a GPU; it wants a
-    C compiler, and tells only when it is called."""
+    C compiler, and tells only when it is called. Waits for the GPU, once."""
     if importlib.util.find_spec('triton') is None:
         return False
     try:
@@ -51,13 +54,15 @@ def _kernel_works(device: torch.device) -> bool:
             return False
         from .fused_select import fused_select
         scores = torch.arange(16., device=device)[None]
-        return bool((fused_select(scores, 9)[0] > 6).all())
+        works = bool((fused_select(scores, 9)[0] > 6).all())
     except Exception as error:  # whatever it is, there is another way
         last = str(error).strip().splitlines()[-1:] or ['']
         print_log(
             'Tokens are selected without the Triton kernel, which does not '
             f'run here: {type(error).__name__}: {last[0]}', 'current')
-        return False
+        works = False
+    _TRIED.add(device)
+    return works
 
 
 def _takes_kernel(scores: Tensor, num_prefix: int) -> bool:
@@ -68,6 +73,11 @@ def _takes_kernel(scores: Tensor, num_prefix: int) -> bool:
         return False
     if torch.jit.is_tracing() or torch._dynamo.is_compiling():
         return False
+    if type(scores) is not Tensor:  # a stand-in without values
+        return False
+    if scores.device not in _TRIED and torch.cuda.is_current_stream_capturing(
+    ):
+        return False  # to try it would end the capture
     return _kernel_works(scores.device)
 
 

@@ -14,7 +14,9 @@ KINDS = dict(
     ties=lambda b, k: torch.randint(-1, 2, (b, k)).float(),
     infinite=lambda b, k: torch.randn(b, k).sign() * torch.inf,
     no_number=lambda b, k: torch.randn(b, k).index_fill(
-        1, torch.tensor([0]), torch.nan))
+        1, torch.tensor([0]), torch.nan),
+    negative=lambda b, k: torch.randn(b, k).index_fill(
+        1, torch.tensor([0]), -torch.tensor(torch.nan)))
 SIZES = [(1, 17, 5, 0), (3, 100, 64, 1), (2, 33, 1, 5), (2, 40, 39, 2)]
 
 
@@ -40,7 +42,7 @@ def check(kind: str, batch: int, count: int, num_keep: int,
         scores.float().nan_to_num(nan=torch.inf)], 1).flatten()
     least = everything[kept].view(batch, -1).min(1)[0]
     assert (least >= everything[pruned].view(batch, -1).max(1)[0]).all()
-    if kind in ('distinct', 'half', 'no_number'):
+    if kind in ('distinct', 'half', 'no_number', 'negative'):
         wanted = select_rows(scores, num_keep, num_prefix)
         assert kept.equal(wanted[0])
         assert pruned.equal(wanted[1].sort()[0])

@@ -19,6 +19,14 @@ NONE = str(ROOT / f'configs/no_pruning/{DIGITS}')
 EVA = 'eva02-l_linear_1xb8-amp-64e_ade20k-512x512.py'
 
 
+def test_weights_are_not_drawn():
+    with flops.Undrawn():
+        parts = torch.nn.Linear(3, 4), torch.nn.Conv2d(3, 4, 3)
+        torch.nn.init.trunc_normal_(parts[0].weight, std=.02)
+    assert not any(part.weight.any() for part in parts)
+    assert torch.nn.Linear(3, 4).weight.any()
+
+
 def test_counts_by_hand():
     """D = 96, hidden 256 (SwiGLU, as 4 D), patches of 192 values."""
     found = flops.analyse(NONE, (96, 96))

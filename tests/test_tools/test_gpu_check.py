@@ -70,3 +70,18 @@ def test_the_command():
     done = run_tool('tools/gpu_check.sh', '--minutes', '0',
                     PYTHON=sys.executable)
     assert '--minutes must be above 0' in done.stderr
+
+
+def test_steps_leave_the_others(monkeypatch, tmp_path):
+    out = tmp_path / 'check.json'
+    out.write_text(json.dumps(dict(
+        tests=dict(passed=7), tables=dict(seg={}, det={}))))
+    monkeypatch.setattr(
+        check, 'run_step',
+        lambda step, seconds, folder: dict(name=step.name))
+    monkeypatch.setattr(sys, 'argv', ['gpu_check.py', str(out), '--steps',
+                                      'seg'])
+    check.main()
+    found = json.loads(out.read_text())
+    assert found['tests'] == dict(passed=7)
+    assert found['tables'] == dict(seg=dict(name='seg'), det={})

@@ -24,7 +24,7 @@ from mmcropr.utils.logs import one_line_errors
 sys.path.insert(0, str(Path(__file__).parent))
 from training import count_step, parse_share  # noqa: E402
 
-DRAWS = ('uniform_', 'normal_')
+DRAWS = ('uniform_', 'normal_', 'kaiming_uniform_', 'kaiming_normal_')
 LINEAR = ('mm', 'addmm', 'convolution')
 
 

@@ -147,17 +147,20 @@ def run_step(step: Step, seconds: float, folder: Path) -> Dict[str, Any]:
 
 def time_selection() -> List[Dict[str, Any]]:
     """Microseconds of selecting 40 rows to prune, by the plain operations and
-    by the Triton kernel, for some batches and numbers of scores."""
+    by the Triton kernel, for some batches and numbers of scores; nothing where
+    the kernel does not run."""
     from torch.utils.benchmark import Timer
 
+    from mmcropr.structures import rows as ours
+    rows: List[Dict[str, Any]] = []
+    if not ours._kernel_works(torch.device('cuda', 0)):
+        return rows
     from mmcropr.structures.fused_select import fused_select
-    from mmcropr.structures.rows import Numbers, select_rows
-    rows = []
     for batch, count in ((1, 1024), (8, 1024), (32, 1024), (1, 9216)):
         scores = torch.randn(batch, count, device='cuda')
-        numbers = Numbers.up_to(scores.numel(), scores.device)
+        numbers = ours.Numbers.up_to(scores.numel(), scores.device)
         names = dict(scores=scores, keep=count - 40, numbers=numbers,
-                     plain=select_rows, fused=fused_select)
+                     plain=ours._select_plainly, fused=fused_select)
         rows.append(dict(batch=batch, count=count, **{
             name: 1e6 * Timer(call, globals=names).blocked_autorange().median
             for name, call in (
@@ -200,6 +203,11 @@ def main() -> None:
         c if c.isalnum() else '-' for c in result['hardware'].lower())
     out = args.out or ROOT / f'docs/benchmarks/gpu_check_{name}.json'
 
+    if args.steps and out.is_file():  # the others stay
+        old = json.loads(out.read_text())
+        result.update({key: old[key] for key in ('tests', 'tables')
+                       if key in old})
+
     def write() -> None:
         # After every step: whoever lends a GPU may take it back
         with written_whole(out) as part:
@@ -208,10 +216,10 @@ def main() -> None:
     if not cuda:
         print('No CUDA device here: what follows is of the CPU.')
     with one_line_errors(args.debug), tempfile.TemporaryDirectory() as folder:
-        if cuda:
-            result['selection_us'] = time_selection()
         if asked('tests'):
             result['tests'] = run_tests(left(), Path(folder))
+        if cuda and args.steps is None:
+            result['selection_us'] = time_selection()
         write()
         for step in steps(cuda):
             if asked(step.name):

@@ -79,7 +79,7 @@ class Clock:
 @contextlib.contextmanager
 def building_on(device: torch.device) -> Iterator[None]:
     """Build models on the device, where large weights are drawn quickly;
-    raises a ValueError if they do not fit."""
+    raises a ValueError if they do not fit on a GPU."""
     try:
         with device:
             yield
@@ -145,7 +145,12 @@ def make_run(entry: Entry, image: Tensor, amp: Optional[torch.dtype],
 
 def graph_of(function: Callable) -> Callable:
     """A function's kernels as one CUDA graph, which is launched at once: the
-    time that the GPU works, without that of Python and of launches."""
+    time that the GPU works, without that of Python and of launches.
+
+    Raises:
+        ValueError: If it waits for the GPU, as post-processing of detectors
+            does.
+    """
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -153,8 +158,13 @@ def graph_of(function: Callable) -> Callable:
             function()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        function()
+    try:
+        with torch.cuda.graph(graph):
+            function()
+    except RuntimeError as error:
+        raise ValueError('what waits for the GPU cannot be one CUDA graph: '
+                         f'leave out --modes graph or --whole. {error}'
+                         ) from error
     return graph.replay
 
 
