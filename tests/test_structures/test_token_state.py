@@ -200,3 +200,27 @@ def test_shapes_that_do_not_fit(method, args, message):
     with pytest.raises(ValueError, match=message):
         getattr(state, method)(*args)
     assert state.x is x and not state.steps and state.index is None
+
+
+@pytest.mark.parametrize('num_prefix', [0, 2])
+def test_rows_of_a_table_follow_the_patches(num_prefix):
+    """Such as rotary embeddings, through whatever is done to the tokens."""
+    torch.manual_seed(0)
+    state, table = make_state(num_prefix=num_prefix), torch.randn(15, 6)
+
+    def prune(count):
+        state.prune(torch.rand(2, state.num_current), num_prefix + count)
+
+    def merge():
+        state.merge(state.patches[:, 3:], torch.zeros(
+            2, state.num_current, dtype=torch.long), torch.arange(
+                3, state.num_current).expand(2, -1))
+
+    for change in (lambda: prune(12), lambda: prune(11), merge,
+                   lambda: prune(5), state.restore, lambda: prune(9)):
+        change()
+        if state.index_is_trivial:
+            continue
+        wanted = table[state.raster_index()]
+        assert state.rows_of(table).equal(wanted)
+        assert state.rows_of(table).shape == (2, state.num_current, 6)
