@@ -176,7 +176,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--minutes', type=float, default=8.)
     parser.add_argument(
         '--steps', nargs='+', metavar='NAME', choices=[
-            'tests', *(step.name for step in steps(True))],
+            'tests',
+            *(step.name for step in steps(torch.cuda.is_available()))],
         help='only these: tests, or measurements by name (default: all)')
     parser.add_argument(
         '--debug', action='store_true', help='show where an error is from')

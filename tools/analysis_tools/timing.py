@@ -161,6 +161,8 @@ def graph_of(function: Callable) -> Callable:
     try:
         with torch.cuda.graph(graph):
             function()
+    except torch.cuda.OutOfMemoryError:
+        raise  # a smaller batch may fit
     except RuntimeError as error:
         raise ValueError('what waits for the GPU cannot be one CUDA graph: '
                          f'leave out --modes graph or --whole. {error}'

@@ -200,32 +200,26 @@ class AuxiliaryHead(StateHead):
         records = self.records_of(state)
         with torch.no_grad():
             targets = self.targets(state, batch_data_samples)
-        losses, shared = {}, self._shared_parameters()
+        losses, parameters = {}, self._parameters_by_module()
         local = self.local is not False and not has_shards(self)
         for i, route in enumerate(records):
             compute = partial(self.module_loss, i, route, targets)
             module_losses = compute() if not (local and route.is_local) else (
-                local_losses(compute, [*shared, *self._own_parameters(i),
-                                       *route.parameters()], self.grad_scale))
+                local_losses(compute, parameters[i] + route.parameters(),
+                             self.grad_scale))
             for name, value in module_losses.items():
                 losses[f'module{i}.{name}'] = value
         self.grad_scale.update()
         return losses
 
-    def _own_parameters(self, module: int) -> List[nn.Parameter]:
-        """Those of one Cropr module."""
-        return [
-            p for parts in (self.aggregators, self.norms, self.fcs)
-            for p in parts[module].parameters()
-        ]
-
-    def _shared_parameters(self) -> List[nn.Parameter]:
-        """Those of the head that belong to no module."""
-        own = {
-            p
-            for i in range(self.num_modules) for p in self._own_parameters(i)
-        }
-        return [p for p in self.parameters() if p not in own]
+    def _parameters_by_module(self) -> List[List[nn.Parameter]]:
+        """What the loss of every Cropr module can depend on: its own parts,
+        and those of the head that belong to no module."""
+        own = [[p for part in parts for p in part.parameters()]
+               for parts in zip(self.aggregators, self.norms, self.fcs)]
+        known = {p for parameters in own for p in parameters}
+        shared = [p for p in self.parameters() if p not in known]
+        return [shared + parameters for parameters in own]
 
     def module_loss(self, module: int, route: Route, targets: Any) -> dict:
         """Losses of one module by name.
