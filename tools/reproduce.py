@@ -19,8 +19,8 @@ from reproduction import report  # noqa: E402
 from reproduction.jobs import (RESULT, DiskFull, Job, run_all,  # noqa: E402
                                write_json)
 from reproduction.rows import TABLES, Row, choose, curve_rows  # noqa: E402
-from reproduction.settings import (SCALES, TASKS, base_config,  # noqa: E402
-                                   row_config)
+from reproduction.settings import (SCALES, TASKS, Scale,  # noqa: E402
+                                   base_config, row_config)
 
 from mmcropr.utils.files import (claim_folder, clean_exit,  # noqa: E402
                                  written_whole)
@@ -44,6 +44,8 @@ def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
         help='tiny: for two CPU cores; small: for one GPU')
     add('--seeds', type=int, default=3, help='0 to N - 1 (default: 3)')
     add('--jobs', type=int, default=1, help='runs side by side')
+    add('--workers', type=int, help='processes that load the data of a run '
+        '(default: 0; 4 at scale small)')
     add('--rows', nargs='+', metavar='NAME', help='only these')
     add('--curve', action='store_true',
         help='accuracy against the share that is pruned')
@@ -60,10 +62,10 @@ def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.rows and len(set(args.rows)) < len(args.rows):
         parser.error('--rows names one twice')
-    for name in ('seeds', 'jobs'):
-        if getattr(args, name) < 1:
-            parser.error(f'--{name} must be 1 or more, got '
-                         f'{getattr(args, name)}')
+    for name, least in (('seeds', 1), ('jobs', 1), ('workers', 0)):
+        value = getattr(args, name)
+        if value is not None and value < least:
+            parser.error(f'--{name} must be {least} or more, got {value}')
     if args.start is not None and not args.start.is_file():
         parser.error(f'no checkpoint at {args.start}')
     return args
@@ -80,6 +82,13 @@ def commit() -> str:
     number = git('rev-parse', '--short=12', 'HEAD') or 'unknown'
     changed = git('status', '--porcelain', '--untracked-files=no')
     return number + '+' * bool(changed)
+
+
+def scale_of(args: argparse.Namespace) -> Scale:
+    """How large everything is, with the workers that were asked for."""
+    scale = SCALES[args.scale]
+    return scale if args.workers is None else scale._replace(
+        workers=args.workers)
 
 
 def check_folder(folder: Path, facts: Dict[str, Any], other: bool) -> None:
@@ -127,7 +136,7 @@ def make_data(cfg: Any) -> None:
 
 def make_start(args: argparse.Namespace, folder: Path) -> Path:
     """Checkpoint without pruning that every row begins with."""
-    scale, last = SCALES[args.scale], None
+    scale, last = scale_of(args), None
     if args.start is not None:
         return args.start.resolve()
     lock = claim_folder(folder)  # tables share it
@@ -168,7 +177,7 @@ def _words(metrics: Dict[str, float]) -> str:
 def make_jobs(args: argparse.Namespace, folder: Path, rows: Sequence[Row],
               start: Path, seeds: int) -> List[Job]:
     """Runs of rows, seed by seed, so that early ones give a table."""
-    table, scale = TABLES[args.table], SCALES[args.scale]
+    table, scale = TABLES[args.table], scale_of(args)
     name = TASKS[table.task].fine_tuning
 
     def make(row: Row, seed: int) -> Any:
@@ -256,7 +265,7 @@ def reproduce(args: argparse.Namespace) -> bool:
             'trained by ' + ', '.join(TASKS[TABLES[args.table].task].starts)))
     check_folder(folder, facts, args.other_commit)
     task = TASKS[TABLES[args.table].task]  # each start makes its own data
-    make_data(base_config(task.fine_tuning, SCALES[args.scale], args.data))
+    make_data(base_config(task.fine_tuning, scale_of(args), args.data))
     start = make_start(args, args.out / 'start')
     print(f'start: {start}', flush=True)
     if args.only_start:

@@ -58,7 +58,7 @@ def test_results_are_those_of_the_docs():
      'DINOv2-L'),
     ('digits-eva-192_1xb16-6e_digits-photos-classes-192x192',
      'Image Classification', 'EVA-02 blocks, 6 of width 96'),
-    ('digits-eva-192_linear_1xb16-2e_digits-photos-192x192',
+    ('digits-eva-192_linear_1xb16-6e_digits-photos-192x192',
      'Semantic Segmentation', 'EVA-02 blocks, 6 of width 96'),
     ('x-r1_eva02-l_8xb32-amp-50e_in1k-448', 'Image Classification',
      'EVA-02-L')])

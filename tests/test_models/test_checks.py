@@ -1,13 +1,12 @@
 # Copyright (c) mmcropr contributors.
 """Models whose parts do not fit together, most of them as built here."""
-import sys
 
 import pytest
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from mmcropr.models.checks import check_model, find_backbone
-from tests.utils import (TINY, run_tool, tiny_classifier_config,
+from tests.utils import (TINY, run_main, tiny_classifier_config,
                          tiny_detector_config, tiny_digits_config)
 
 
@@ -72,7 +71,7 @@ def test_train_asks_without_the_hook(digits, tmp_path):
     cfg.custom_hooks = []
     cfg.default_hooks.pop('model_check')
     cfg.dump(tmp_path / 'c.py')
-    done = run_tool(sys.executable, 'tools/train.py', tmp_path / 'c.py')
+    done = run_main('train.py', tmp_path / 'c.py')
     assert done.returncode == 1
     assert 'error: Cropr learns through an auxiliary head' in done.stderr
     assert 'Traceback' not in done.stderr

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from mmcropr.utils.checkpoint import check_checkpoint
-from tests.utils import (free_port, load_tool, logged, run_tool,
+from tests.utils import (free_port, load_tool, logged, run_main, run_tool,
                          tiny_classifier_config, tiny_detector_config,
                          tiny_digits_config)
 
@@ -224,9 +224,9 @@ def test_slurm_passes_everything_on(tmp_path):
 
 def test_missing_data_names_the_command(tmp_path):
     name = 'cropr-r30_digits-eva_linear_1xb32-15e_digits-scenes-96x96.py'
-    done = run_tool(
-        sys.executable, 'tools/train.py', f'configs/cropr/{name}',
-        '--work-dir', tmp_path / 'run', '--cfg-options',
+    done = run_main(
+        'train.py', f'configs/cropr/{name}', '--work-dir', tmp_path / 'run',
+        '--cfg-options',
         f'train_dataloader.dataset.data_root={tmp_path}/none')
     assert done.returncode == 1
     assert f'no data at {tmp_path}/none' in done.stderr
@@ -236,8 +236,7 @@ def test_missing_data_names_the_command(tmp_path):
 
 
 def test_missing_checkpoint(config, tmp_path):
-    done = run_tool(sys.executable, 'tools/test.py', config,
-                    tmp_path / 'none.pth')
+    done = run_main('test.py', config, tmp_path / 'none.pth')
     assert done.returncode == 2
     assert f'no checkpoint at {tmp_path}/none.pth' in done.stderr
 

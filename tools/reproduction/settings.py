@@ -1,6 +1,7 @@
 # Copyright (c) mmcropr contributors.
 """From a config without pruning to that of a row."""
 import re
+from math import ceil, log2
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional
 
@@ -39,8 +40,8 @@ class Task(NamedTuple):
 
 
 TASKS = dict(
-    seg=Task(_SEG, f'digits-eva-192_linear_1xb16-2e_{_PHOTOS}',
-             'CroprSegHead', 'patch'),
+    seg=Task(_SEG, f'digits-eva-192_linear_1xb16-6e_{_PHOTOS}',
+             'CroprSegHead', 'patch', first=.5),
     cls=Task((*_SEG, f'digits-eva-192_1xb32-8e_{_CLASSES}'),
              f'digits-eva-192_1xb16-6e_{_CLASSES}', 'CroprClsHead', 'image',
              first=.5),
@@ -170,9 +171,10 @@ def _reducer(row: Row, table: Table, depth: int, patches: int) -> Dict:
         return _queries(reducer, row, table)
     last = depth - 1 - row.fuses
     first = int(depth * TASKS[table.task].first)
-    if row.method == 'ToMe':  # learns nothing, and merges half at most
-        first = 0
-    keep = _merging(last, patches, share) if row.method == 'ToMe' else None
+    keep = None
+    if row.method == 'ToMe':  # merges half at most, so begins early enough
+        first = max(0, min(first, last - ceil(-log2(1 - share))))
+        keep = _merging(last - first, patches, share)
     if keep is None:
         reducer.update(tpr=share)
     else:
@@ -188,6 +190,12 @@ def _queries(reducer: Dict, row: Row, table: Table) -> Dict:
     return reducer
 
 
+def _modules(backbone: ConfigDict) -> int:
+    """Number of modules where Last Layer Fusion puts tokens back."""
+    given = backbone.reducer.get('modules')
+    return backbone.arch.depth - 2 if given is None else len(given)
+
+
 def _auxiliary(row: Row, table: Table, cfg: Config) -> Optional[Dict]:
     """Head that a method learns by; None if it learns by the task alone."""
     model, task = detector_of(cfg.model), TASKS[table.task]
@@ -198,12 +206,11 @@ def _auxiliary(row: Row, table: Table, cfg: Config) -> Optional[Dict]:
     head: Dict[str, Any] = dict(type=f'mmcropr.{task.auxiliary}', **row.head)
     if table.task == 'seg':
         arch = model.backbone.arch
-        modules = 3 if row.constant else arch.depth - 2
         loss = model.decode_head.loss_decode
         head.update(
             in_channels=arch.embed_dim,
             num_classes=model.decode_head.num_classes,
-            num_modules=modules,
+            num_modules=_modules(model.backbone),
             loss_decode=dict(loss, type=f'mmseg.{loss.type}'))
     return head
 
@@ -220,7 +227,7 @@ def _fuse(row: Row, model: ConfigDict) -> None:
     if kind.startswith('CrossAttn'):
         neck.num_queries = (side, side)
     if kind == 'DToPNeck':
-        neck.update(in_channels=arch.embed_dim, num_modules=arch.depth - 2,
+        neck.update(in_channels=arch.embed_dim, num_modules=_modules(backbone),
                     num_classes=model.decode_head.num_classes)
         model.decode_head.type = 'mmcropr.DToPHead'
     model.neck = neck

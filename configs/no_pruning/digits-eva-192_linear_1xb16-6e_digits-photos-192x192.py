@@ -12,10 +12,18 @@ model = dict(
     init_cfg=dict(type='Pretrained', checkpoint=f'{start}/epoch_3.pth'))
 train_dataloader = dict(batch_size=16)
 param_scheduler = _base_.param_scheduler
-param_scheduler[1].end = 2
-train_cfg = dict(max_epochs=2, val_interval=2)
+param_scheduler[1].end = 6
+train_cfg = dict(max_epochs=6, val_interval=6)
+# Queries of a small ViT learn nothing at first: they have time before any
+# token leaves, and learn faster
+optim_wrapper = dict(
+    paramwise_cfg=dict(custom_keys=dict(queries=dict(lr_mult=25.))))
 custom_hooks = [
-    dict(type='mmcropr.PruningCurriculumHook', by_epoch=False),
+    dict(
+        type='mmcropr.PruningCurriculumHook',
+        by_epoch=False,
+        begin=0.5,
+        share=0.2),
     dict(type='mmcropr.PruningMapHook'),
 ]
 val_evaluator = [
