@@ -32,10 +32,8 @@ def test_a_loss_that_is_not_finite_ends_training(digits, tmp_path, make,
         type='OptimWrapper', optimizer=dict(type='SGD', lr=1e38))
     cfg.param_scheduler = None
     cfg.dump(file)
-    command = [sys.executable, 'tools/train.py', file] if gpus == 1 else [
-        'bash', 'tools/dist_train.sh', file, '2'
-    ]
-    done = run_tool(*command, PORT=str(free_port()))
+    done = run_main('train.py', file) if gpus == 1 else run_tool(
+        'bash', 'tools/dist_train.sh', file, '2', PORT=str(free_port()))
     assert done.returncode != 0
     errors = [line for line in done.stderr.splitlines()
               if line.startswith('error: not finite in iteration ')]
@@ -51,7 +49,7 @@ def test_losses_of_a_config_of_a_host(digits, tmp_path):
         type='OptimWrapper', optimizer=dict(type='SGD', lr=1e38))
     cfg.param_scheduler = None
     cfg.dump(tmp_path / 'tiny.py')
-    done = run_tool(sys.executable, 'tools/train.py', tmp_path / 'tiny.py')
+    done = run_main('train.py', tmp_path / 'tiny.py')
     assert done.returncode == 1
     assert 'error: not finite in iteration ' in done.stderr
     assert not list((tmp_path / 'run').glob('*.pth'))
@@ -121,7 +119,8 @@ def test_resuming(config, tmp_path):
     is not passed off as trained."""
     run, resume = tmp_path / 'run', ('--resume', '--cfg-options')
     train = sys.executable, 'tools/train.py', config
-    assert run_tool(*train, '--cfg-options', 'train_cfg.max_epochs=1',
+    assert run_main('train.py', config, '--cfg-options',
+                    'train_cfg.max_epochs=1',
                     'param_scheduler.1.end=1').returncode == 0
     (run / 'last_checkpoint').write_text('')
     done = run_tool(*train, *resume, 'optim_wrapper.optimizer.lr=0.1')

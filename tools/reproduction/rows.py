@@ -20,6 +20,7 @@ class Row(NamedTuple):
         head: Further arguments of the auxiliary head.
         neck: Another neck than that of the table; ``type`` and arguments.
         share: Of the patches that leaves; None for that of the table.
+        queries: Of a Cropr module; None for those of the task.
     """
     name: str
     method: Optional[str]
@@ -31,6 +32,7 @@ class Row(NamedTuple):
     head: Dict[str, Any] = {}
     neck: Optional[Dict[str, Any]] = None
     share: Optional[float] = None
+    queries: Optional[str] = None
 
 
 class Table(NamedTuple):
@@ -88,6 +90,7 @@ def _seg() -> Tuple[Row, ...]:
     return (
         Row(NO_PRUNING, None, 56.7),
         Row(CROPR, 'Cropr', 56.6),
+        Row('Cropr, one query', 'Cropr', queries='image'),
         Row('Random', 'Random'),
         Row('Variance', 'Variance'),
         Row('Attn Top-K', 'AttnTopK'),

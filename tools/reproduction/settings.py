@@ -18,6 +18,7 @@ _SEG = (TEXTURES, *(f'digits-eva-192_linear_1xb16-{name}' for name in (
     '8e_digits-photos-crops-96x96.py', '10e_digits-photos-cluttered-96x96.py',
     f'3e_{_PHOTOS}')))
 LEARN_QUERIES = ('Cropr', 'NonSalient')
+ONE_QUERY = ('queries', 'aggregators', 'fcs')  # learn faster with one query
 
 
 class Task(NamedTuple):
@@ -186,7 +187,7 @@ def _reducer(row: Row, table: Table, depth: int, patches: int) -> Dict:
 
 def _queries(reducer: Dict, row: Row, table: Table) -> Dict:
     if row.method in LEARN_QUERIES:
-        reducer['num_queries'] = TASKS[table.task].queries
+        reducer['num_queries'] = row.queries or TASKS[table.task].queries
     return reducer
 
 
@@ -203,15 +204,20 @@ def _auxiliary(row: Row, table: Table, cfg: Config) -> Optional[Dict]:
         return dict(type='mmcropr.DynamicViTHead', **row.head)
     if row.method not in LEARN_QUERIES:
         return None
-    head: Dict[str, Any] = dict(type=f'mmcropr.{task.auxiliary}', **row.head)
+    one = table.task == 'seg' and row.queries == 'image'
+    kind = 'CroprMultiLabelHead' if one else task.auxiliary
+    head: Dict[str, Any] = dict(type=f'mmcropr.{kind}', **row.head)
     if table.task == 'seg':
-        arch = model.backbone.arch
-        loss = model.decode_head.loss_decode
         head.update(
-            in_channels=arch.embed_dim,
+            in_channels=model.backbone.arch.embed_dim,
             num_classes=model.decode_head.num_classes,
-            num_modules=_modules(model.backbone),
-            loss_decode=dict(loss, type=f'mmseg.{loss.type}'))
+            num_modules=_modules(model.backbone))
+        loss = model.decode_head.loss_decode
+        if not one:
+            head.update(loss_decode=dict(loss, type=f'mmseg.{loss.type}'))
+    if one:
+        cfg.optim_wrapper.paramwise_cfg.custom_keys = ConfigDict({
+            name: dict(lr_mult=3.) for name in ONE_QUERY})
     return head
 
 

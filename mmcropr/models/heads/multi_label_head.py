@@ -22,6 +22,11 @@ class CroprMultiLabelHead(AuxiliaryHead):
     keeps apart from ``gt_instances``, and boxes without area do not. Stuff,
     which has no boxes, is in an image where its label map says so.
 
+    MMSegmentation's segmentors can have it, too, in the place of
+    :class:`CroprSegHead`: not as published, but one query costs next to
+    nothing where one per patch costs more than the ViT, and learns in fewer
+    iterations. Their images contain the classes of their label maps.
+
     Args:
         in_channels: Channels D of the tokens.
         num_classes: Classes of the detector.
@@ -30,13 +35,12 @@ class CroprMultiLabelHead(AuxiliaryHead):
         num_things: Of panoptic annotations: classes from this number on are
             stuff. By default as the panoptic heads of the detector have it,
             or all classes.
+        ignore_index: Label in label maps that counts nowhere.
         kwargs: See :class:`AuxiliaryHead`.
 
     Raises:
         ValueError: If ``num_things`` is not from 0 to ``num_classes``.
     """
-
-    void = 255  # in mmdet's label maps
 
     def __init__(self,
                  in_channels: int,
@@ -44,6 +48,7 @@ class CroprMultiLabelHead(AuxiliaryHead):
                  num_modules: int,
                  loss_weight: float = 1.,
                  num_things: Optional[int] = None,
+                 ignore_index: int = 255,
                  **kwargs: Any) -> None:
         super().__init__(in_channels, num_classes, num_modules, **kwargs)
         num_things = num_classes if num_things is None else num_things
@@ -51,6 +56,7 @@ class CroprMultiLabelHead(AuxiliaryHead):
             raise ValueError(f'num_things={num_things} must be from 0 to '
                              f'num_classes={num_classes}.')
         self.loss_weight, self.num_things = loss_weight, num_things
+        self.ignore_index = ignore_index
 
     def check_backbone(self, backbone: Any) -> None:
         super().check_backbone(backbone)
@@ -67,6 +73,8 @@ class CroprMultiLabelHead(AuxiliaryHead):
         """
         self._check_queries(self.records_of(state)[0].num_queries)
         device = state.x.device
+        if not any(hasattr(s, 'gt_instances') for s in batch_data_samples):
+            return self._in_maps(batch_data_samples, device)
         labels, images, there = [], [], []
         for number, sample in enumerate(batch_data_samples):
             instances = sample.gt_instances
@@ -86,8 +94,7 @@ class CroprMultiLabelHead(AuxiliaryHead):
     def _stuff(self, samples: list, device: torch.device) -> Tensor:
         """Stuff in the label map of every image, (B, num_classes) of 0 and
         1."""
-        found = torch.zeros(len(samples), self.void + 1, device=device)
-        for row, sample in zip(found, samples):
+        for sample in samples:
             if 'gt_sem_seg' not in sample:
                 raise ValueError(
                     f'classes from {self.num_things} on are stuff, and '
@@ -95,17 +102,43 @@ class CroprMultiLabelHead(AuxiliaryHead):
                     'a label map, gt_sem_seg: load it by dict(type='
                     "'LoadPanopticAnnotations'), or give the auxiliary head "
                     f'num_classes={self.num_things} for things alone.')
-            row[sample.gt_sem_seg.sem_seg.to(device).flatten().long()] = 1
-        outside = found[:, self.num_classes:self.void].any(0)
-        if outside.any():
-            labels = (self.num_classes + outside.nonzero()[:, 0]).tolist()
-            raise ValueError(
-                f'labels {labels} of label maps are not in 0 .. '
-                f'{self.num_classes - 1}: the auxiliary head has '
-                f'num_classes={self.num_classes}.')
-        found = found[:, :self.num_classes]
+        found = self._in_maps(samples, device)
         found[:, :self.num_things] = 0
         return found
+
+    def _in_maps(self, samples: list, device: torch.device) -> Tensor:
+        """Classes in the label map of every image, (B, num_classes) of 0 and
+        1."""
+        count = self.num_classes
+        found = torch.zeros(len(samples), count + 2, device=device)
+        for row, sample in zip(found, samples):
+            if 'gt_sem_seg' not in sample:
+                raise ValueError(
+                    'CroprMultiLabelHead learns from gt_instances or '
+                    'gt_sem_seg, and '
+                    f'{getattr(sample, "img_path", "an image")} has neither.')
+            labels = self._labels(sample).to(device)
+            ignored = labels == self.ignore_index
+            labels = labels.where((labels >= 0) & (labels < count), count)
+            row[labels.masked_fill(ignored, count + 1)] = 1
+        if found[:, count].any():  # one look per batch
+            raise ValueError(self._wrong_maps(samples))
+        return found[:, :count]
+
+    @staticmethod
+    def _labels(sample: Any) -> Tensor:
+        """Of a label map of mmseg or mmdet, (H W, )."""
+        maps = sample.gt_sem_seg
+        return (maps.sem_seg if 'sem_seg' in maps else maps.data
+                ).flatten().long()
+
+    def _wrong_maps(self, samples: list) -> str:
+        labels = torch.cat(list(map(self._labels, samples))).unique().tolist()
+        labels = [label for label in labels if label != self.ignore_index
+                  and not 0 <= label < self.num_classes]
+        return (f'labels {labels} of label maps are not in 0 .. '
+                f'{self.num_classes - 1}: the auxiliary head has '
+                f'num_classes={self.num_classes}.')
 
     @staticmethod
     def _have_area(instances: Any, labels: Tensor) -> Tensor:
@@ -133,7 +166,7 @@ class CroprMultiLabelHead(AuxiliaryHead):
         if queries != 1:
             raise ValueError(
                 f'the reducer has num_queries={queries}; the multi-label head '
-                'of detection trains one query per module: set num_queries=1.')
+                'trains one query per module: set num_queries=1.')
 
     def loss_by_logits(self, logits: Tensor,
                        targets: Tensor) -> Dict[str, Tensor]:
