@@ -1,11 +1,13 @@
 # Copyright (c) mmcropr contributors.
 import pytest
 import torch
-from mmengine.structures import InstanceData
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from torch.nn import functional as F
 
 from mmcropr.models import CroprMultiLabelHead, CroprViT
-from tests.utils import TINY
+from mmcropr.models.checks import check_model
+from tests.utils import TINY, tiny_digits_config
 
 
 def backbone_state(num_queries=1, batch=3):
@@ -120,3 +122,56 @@ def test_aggregator_without_its_mlp():
     wanted = (logits / 32**.5).softmax(-1) @ tokens
     torch.testing.assert_close(module.aggregators[0](logits, tokens), wanted)
     module.loss(state, [Sample([0])] * 3)
+
+
+def with_map(values, kind='data', **metainfo):
+    """A sample of mmseg, or of mmdet with ``sem_seg``."""
+    labels = torch.tensor(values)[None]
+    return BaseDataElement(
+        gt_sem_seg=PixelData(**{kind: labels}), metainfo=metainfo)
+
+
+@pytest.mark.parametrize('kind', ['data', 'sem_seg'])
+def test_classes_of_label_maps(kind):
+    """Of a segmentor, whose images have no instances."""
+    _, state = backbone_state()
+    samples = [with_map([[0, 0, 3], [255, 0, 3]], kind),
+               with_map([[255] * 3] * 2, kind), with_map([[2, 1, 2]], kind)]
+    found = head().targets(state, samples)
+    assert found.tolist() == [[1, 0, 0, 1], [0] * 4, [0, 1, 1, 0]]
+    found = head(ignore_index=0).targets(state, [
+        with_map([[0, 3]], kind)] * 3)  # yapf: disable
+    assert found.tolist() == [[0, 0, 0, 1]] * 3
+
+
+@pytest.mark.parametrize('sample, message', [
+    (with_map([[4, 0, 255]]), r'labels \[4\] of label maps .* 0 .. 3'),
+    (with_map([[0, -1]]), r'labels \[-1\] of label maps'),
+    (BaseDataElement(metainfo=dict(img_path='a.jpg')),
+     'learns from gt_instances or gt_sem_seg, and a.jpg has neither')])
+def test_label_maps_that_do_not_fit(sample, message):
+    _, state = backbone_state()
+    with pytest.raises(ValueError, match=message):
+        head().targets(state, [with_map([[0, 1]]), sample, sample])
+
+
+def test_a_segmentor_with_one_query(digits, tmp_path):
+    """Its queries learn, and nothing reaches the backbone from them."""
+    init_default_scope('mmseg')
+    cfg = tiny_digits_config(digits, tmp_path).model
+    cfg.backbone.reducer.num_queries = 'image'
+    cfg.auxiliary_head = dict(type='mmcropr.CroprMultiLabelHead', **{
+        name: cfg.auxiliary_head[name]
+        for name in ('in_channels', 'num_classes', 'num_modules')})
+    model = MODELS.build(cfg)
+    check_model(model)
+    sample = with_map([[0, 3] * 32] * 64, img_shape=(64, 64))
+    losses = model.loss(torch.rand(2, 3, 64, 64), [sample] * 2)
+    auxiliary = [losses[name] for name in losses if 'loss_bce' in name]
+    assert len(auxiliary) == cfg.auxiliary_head.num_modules
+    sum(auxiliary).backward()
+    learned = {name for name, p in model.named_parameters()
+               if p.grad is not None and p.grad.any()}
+    assert any('queries' in name for name in learned)
+    assert all('queries' in name or name.startswith('auxiliary_head')
+               for name in learned)
