@@ -26,8 +26,3 @@ custom_hooks = [
         share=0.2),
     dict(type='mmcropr.PruningMapHook'),
 ]
-val_evaluator = [
-    dict(type='IoUMetric', iou_metrics=['mIoU']),
-    dict(type='mmcropr.KeptForeground')
-]
-test_evaluator = val_evaluator

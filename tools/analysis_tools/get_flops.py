@@ -5,7 +5,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any, Dict, Union
+from typing import Any, Dict, Tuple, Union
 
 import torch
 from mmengine.config import Config, DictAction
@@ -42,9 +42,9 @@ class Undrawn(TorchFunctionMode):
         return func(*args, **kwargs or {})
 
 
-def count_macs(module: nn.Module, shape: tuple) -> Dict[str, int]:
-    """Multiply-accumulates of one forward: ``linear_macs`` of linear and
-    convolution layers, ``total_macs`` with attention.
+def count_flops(module: nn.Module, shape: tuple) -> Dict[str, Dict]:
+    """Operations of one forward, by the names of its parts (``'Global'`` for
+    all of it) and of what is computed.
 
     Args:
         module: Takes an image. Tensors are fake, so nothing is computed.
@@ -59,14 +59,44 @@ def count_macs(module: nn.Module, shape: tuple) -> Dict[str, int]:
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     with fake, counter, torch.no_grad():
         module(torch.empty(shape))
-    counts = {
-        op.__name__.split('.')[0] if hasattr(op, '__name__') else str(op):
-        flops
-        for op, flops in counter.get_flop_counts()['Global'].items()
+    return {
+        name: {
+            op.__name__.split('.')[0] if hasattr(op, '__name__') else str(op):
+            flops
+            for op, flops in counts.items()
+        }
+        for name, counts in counter.get_flop_counts().items()
     }
-    linear = sum(counts.get(name, 0) for name in LINEAR)
-    return dict(
-        linear_macs=linear // 2, total_macs=sum(counts.values()) // 2)
+
+
+def macs_of(*counts: Dict[str, int]) -> Dict[str, int]:
+    """Multiply-accumulates of parts: ``linear_macs`` of linear and convolution
+    layers, ``total_macs`` with attention."""
+    linear = sum(part.get(name, 0) for part in counts for name in LINEAR)
+    total = sum(sum(part.values()) for part in counts)
+    return dict(linear_macs=linear // 2, total_macs=total // 2)
+
+
+def count_macs(model: nn.Module, shape: tuple) -> Tuple[Dict, Dict]:
+    """:func:`macs_of` the encoder, and of the whole model where an image does
+    not decide what it computes, as in a detector it does.
+
+    Args:
+        model: Of a config.
+        shape: Of the image, (B, C, H, W).
+    """
+    whole = WholeModel(model)
+    if whole.is_detector or head_of_tokens(model) is not None:
+        encoder = macs_of(count_flops(Encoder(model), shape)['Global'])
+        return encoder, {} if whole.is_detector else macs_of(
+            count_flops(whole, shape)['Global'])
+    counts = count_flops(whole, shape)
+    neck = 'neck.0' if isinstance(
+        getattr(model, 'neck', None), nn.Sequential) else 'neck'
+    parts = (f'{type(whole).__name__}.model.{name}'
+             for name in ('backbone', neck))
+    return (macs_of(*(counts.get(part, {}) for part in parts)),
+            macs_of(counts['Global']))
 
 
 def analyse(config: Union[str, Config], shape: tuple) -> Dict[str, Any]:
@@ -89,16 +119,13 @@ def analyse(config: Union[str, Config], shape: tuple) -> Dict[str, Any]:
     grid = tuple(-(-size // p) for size, p in zip(shape, patch))
     fuse_at = fuses_at(backbone, getattr(model, 'neck', None))
     queries = getattr(head_of_tokens(model), 'num_queries', 0)
+    encoder, whole = count_macs(model, image)
     result = dict(
         params=sum(p.numel() for p in Encoder(model).parameters()),
-        **count_macs(Encoder(model), image),
+        **encoder,
         tokens_per_block=tokens_per_block(backbone, grid, fuse_at, queries))
     result['model'] = dict(
-        params=sum(p.numel() for p in model.parameters()))
-    whole = WholeModel(model)
-    if not whole.is_detector:
-        # What a detector computes depends on what it finds in an image.
-        result['model'].update(count_macs(whole, image))
+        params=sum(p.numel() for p in model.parameters()), **whole)
     return result
 
 
