@@ -4,7 +4,7 @@ import atexit
 import json
 from pathlib import Path
 
-from mmengine.dist import get_rank
+from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
@@ -20,8 +20,8 @@ def write_threads(file: Path) -> None:
 
 @HOOKS.register_module(force=True)
 class LossesToFile(Hook):
-    """Writes every iteration's loss of this process to a file, and at its end
-    the threads it still has."""
+    """Writes every iteration's loss of this process to a file, and where there
+    are several, at its end the threads it still has."""
 
     def __init__(self, out_dir: str) -> None:
         self.out_dir, self.losses = Path(out_dir), []
@@ -33,5 +33,6 @@ class LossesToFile(Hook):
     def after_train(self, runner) -> None:
         file = self.out_dir / f'losses_{get_rank()}.json'
         file.write_text(json.dumps(self.losses))
-        atexit.register(write_threads,
-                        self.out_dir / f'threads_{get_rank()}.json')
+        if get_world_size() > 1:
+            atexit.register(write_threads,
+                            self.out_dir / f'threads_{get_rank()}.json')

@@ -5,13 +5,16 @@ import importlib.util
 import inspect
 import io
 import json
+import multiprocessing
 import os
+import runpy
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple
 from unittest import mock
 
 import torch
@@ -54,13 +57,53 @@ def forget_globals() -> None:
         manager._instance_dict.clear()
 
 
-def run_tool(*args: str, **env: str) -> subprocess.CompletedProcess:
-    """Run a command in the repository, as users start it."""
+def run_tool(*args: Any, fresh: bool = False,
+             **env: str) -> subprocess.CompletedProcess:
+    """Run a command in the repository, as users start it. A script of Python
+    runs in a process that comes from one which has everything imported, which
+    takes seconds, and has run nothing; ``fresh`` is without that."""
     path = str(Path(sys.executable).parent)
     env = dict(os.environ, PATH=f'{path}{os.pathsep}{os.environ["PATH"]}',
                OMP_NUM_THREADS='1', **env)  # yapf: disable
-    return subprocess.run([str(a) for a in args], capture_output=True,
-                          text=True, cwd=ROOT, env=env)
+    args = tuple(map(str, args))
+    if not fresh and args[0] == sys.executable and args[1].endswith('.py'):
+        return run_forked(args, env)
+    return subprocess.run(args, capture_output=True, text=True, cwd=ROOT,
+                          env=env)
+
+
+def run_forked(args: Tuple[str, ...],
+               env: Dict[str, str]) -> subprocess.CompletedProcess:
+    """Run ``python script.py …`` in a fork of a process with all imports."""
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload([
+        'tests.utils', 'mmcropr.models', 'mmcropr.engine',
+        'mmcropr.evaluation', 'mmcropr.datasets', 'mmcropr.visualization'])
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder, name) for name in ('stdout', 'stderr')]
+        process = context.Process(
+            target=be_script, args=(args[1:], env, list(map(str, files))))
+        process.start()
+        process.join()
+        said = (file.read_text() for file in files)
+        return subprocess.CompletedProcess(args, process.exitcode, *said)
+
+
+def be_script(words: Sequence[str], env: Dict[str, str],
+              files: Sequence[str]) -> None:
+    """What a fork does: the streams go to files, then the script runs."""
+    for number, file in enumerate(files, 1):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
+    sys.stdout, sys.stderr = (open(n, 'w', closefd=False) for n in (1, 2))
+    os.chdir(ROOT)
+    os.environ.clear()
+    os.environ.update(env)
+    sys.argv = list(words)
+    sys.path.insert(0, str((ROOT / words[0]).parent))
+    try:
+        runpy.run_path(words[0], run_name='__main__')
+    finally:
+        sys.stdout.flush()
 
 
 def free_port() -> int:
@@ -71,8 +114,10 @@ def free_port() -> int:
 
 
 def run_main(path: str, *args: Any) -> subprocess.CompletedProcess:
-    """As :func:`run_tool` with a script under ``tools/``, in this process: for
-    runs that end early, which would spend their time on imports."""
+    """As :func:`run_tool` with a script under ``tools/``, in this process,
+    which has everything imported; for what starts afresh in a new one, such
+    as signals and several processes, take the other."""
+    forget_globals()
     tool, said, code = load_tool(path), io.StringIO(), 0
     with mock.patch.object(sys, 'argv', [path, *map(str, args)]), \
             contextlib.redirect_stderr(said):

@@ -1,5 +1,6 @@
 # Copyright (c) mmcropr contributors.
 from types import SimpleNamespace
+from unittest import mock
 
 import mmcv
 import numpy as np
@@ -108,3 +109,17 @@ def test_sliding_windows_are_left_out(digits, tmp_path):
         mode='slide', crop_size=(48, 48), stride=(16, 16))
     Runner.from_cfg(cfg).test()
     assert not (tmp_path / 'pruning_maps').exists()
+
+
+def test_a_folder_that_cannot_be_made(digits, tmp_path):
+    """The run goes on, and says once why there are no pictures."""
+    (tmp_path / 'file').write_text('')
+    cfg = tiny_digits_config(digits, tmp_path)
+    cfg.custom_hooks = [
+        dict(type='mmcropr.PruningMapHook', out_dir=str(tmp_path / 'file'))]
+    with mock.patch('mmcropr.engine.hooks.pruning_map_hook.print_log') as say:
+        metrics = Runner.from_cfg(cfg).test()
+    assert 'mIoU' in metrics
+    said = [call.args[0] for call in say.call_args_list]
+    assert len(said) == 1 and said[0].startswith('no further pruning maps: ')
+    assert str(tmp_path / 'file') in said[0]

@@ -73,7 +73,7 @@ def test_errors_are_one_line(config, option, message):
 def test_an_error_is_the_last_line_of_a_run(config):
     args = (sys.executable, 'tools/train.py', config, '--cfg-options',
             'model.backbone.reducer.rate=-1')
-    done = run_tool(*args)
+    done = run_tool(*args, fresh=True)
     assert done.returncode == 1 and 'Traceback' not in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith('error: ')
 

@@ -56,6 +56,8 @@ def test_shares_and_schedules():
 
     assert lengths('seg', 'Cropr') == ((3, ), [88])
     assert lengths('seg', 'Random', share=.5)[1][-1] == 576 // 2
+    for share in (.5, .75):  # half at most, and the class token is no half
+        assert lengths('seg', 'ToMe', share=share)[1][-1] == 576 * (1 - share)
     # Not more than half at once
     kept = [577] + lengths('seg', 'ToMe', share=.9)[1]
     assert all(b >= a / 2 for a, b in zip(kept, kept[1:]))
@@ -64,6 +66,31 @@ def test_shares_and_schedules():
     assert lengths('cls', 'Cropr') == ((3, ), [64])
     assert lengths('cls', 'ToMe, no LLF')[0] == (1, 2, 3, 4)
     assert lengths('seg', 'ToMe')[0] == (1, 2, 3)
+
+
+def test_one_query():
+    """As in detection, and at other learning rates than those of patches."""
+    cfg = config_of('seg', 'Cropr, one query')
+    assert cfg.model.auxiliary_head.type == 'mmcropr.CroprMultiLabelHead'
+    assert cfg.model.backbone.reducer.num_queries == 'image'
+    rates = cfg.optim_wrapper.paramwise_cfg.custom_keys
+    assert {name: rate.lr_mult for name, rate in rates.items()} == dict(
+        queries=3, aggregators=3, fcs=3)
+    rates = config_of('seg', 'Cropr').optim_wrapper.paramwise_cfg.custom_keys
+    assert {name: rate.lr_mult for name, rate in rates.items()} == dict(
+        queries=25)
+
+
+@pytest.mark.parametrize('words, workers', [
+    ((), 0), (('--workers', '3'), 3),
+    (('--scale', 'small'), 4), (('--scale', 'small', '--workers', '0'), 0)])
+def test_workers(words, workers):
+    args = reproduce.parse_args(['--table', 'seg', *words])
+    cfg = settings.base_config(settings.TASKS['seg'].fine_tuning,
+                               reproduce.scale_of(args), Path('/data'))
+    assert {loader.num_workers for loader in (
+        cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader)
+            } == {workers}
 
 
 def test_scales():

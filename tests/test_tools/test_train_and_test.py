@@ -25,14 +25,14 @@ def config(digits, tmp_path) -> Path:
 
 
 def test_train_then_test(config, tmp_path):
-    done = run_tool(sys.executable, 'tools/train.py', config)
+    done = run_tool(sys.executable, 'tools/train.py', config, fresh=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert len(logged(tmp_path / 'run')) == 8
     checkpoint = tmp_path / 'run/epoch_2.pth'
     done = run_tool(
         sys.executable, 'tools/test.py', config, checkpoint, '--work-dir',
         tmp_path / 'test', '--show-dir', tmp_path / 'show', '--out',
-        tmp_path / 'out.pkl')
+        tmp_path / 'out.pkl', fresh=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert 'mIoU' in done.stdout + done.stderr
     assert len(list((tmp_path / 'test/pruning_maps').glob('*.png'))) == 4
@@ -191,7 +191,8 @@ def test_two_processes_are_one(digits, tmp_path, make):
             for rank in range(gpus)
         ], axis=0)  # yapf: disable
     for rank in range(2):  # gloo's could abort the finished process
-        threads = json.loads((work_dir / f'threads_{rank}.json').read_text())
+        threads = json.loads(
+            (tmp_path / f'2/threads_{rank}.json').read_text())
         assert threads and 'pt_gloo_runloop' not in threads
     assert losses[1].shape == (8, )
     np.testing.assert_allclose(losses[2], losses[1], rtol=1e-4)

@@ -4,8 +4,9 @@
 import argparse
 import json
 import sys
+from collections import Counter
 from pathlib import Path
-from typing import Any, Dict, Tuple, Union
+from typing import Any, Dict, Sequence, Tuple, Union
 
 import torch
 from mmengine.config import Config, DictAction
@@ -42,13 +43,18 @@ class Undrawn(TorchFunctionMode):
         return func(*args, **kwargs or {})
 
 
-def count_flops(module: nn.Module, shape: tuple) -> Dict[str, Dict]:
-    """Operations of one forward, by the names of its parts (``'Global'`` for
-    all of it) and of what is computed.
+def count_flops(module: nn.Module, shape: tuple,
+                parts: Sequence[nn.Module] = ()) -> Tuple[Counter, Counter]:
+    """Operations of one forward, by what is computed: all of them, and those
+    of some parts.
 
     Args:
         module: Takes an image. Tensors are fake, so nothing is computed.
         shape: Of the image, (B, C, H, W).
+        parts: Of it, none inside another.
+
+    Raises:
+        RuntimeError: If the forward leaves a part out.
     """
     for part in module.modules():
         if hasattr(part, 'fused_attn'):
@@ -57,24 +63,38 @@ def count_flops(module: nn.Module, shape: tuple) -> Dict[str, Dict]:
     module.requires_grad_(False)  # the counter would look for gradients
     counter = FlopCounterMode(display=False)
     fake = FakeTensorMode(allow_non_fake_inputs=True)
+    spent, before = Counter(), {}
+
+    def so_far() -> Counter:
+        return Counter(counter.flop_counts['Global'])
+
+    def enter(part: nn.Module, args: Any) -> None:
+        before[part] = so_far()
+
+    def leave(part: nn.Module, args: Any, output: Any) -> None:
+        spent.update(so_far() - before[part])
+
+    hooks = [hook for part in parts for hook in (
+        part.register_forward_pre_hook(enter),
+        part.register_forward_hook(leave))]
     with fake, counter, torch.no_grad():
         module(torch.empty(shape))
-    return {
-        name: {
-            op.__name__.split('.')[0] if hasattr(op, '__name__') else str(op):
-            flops
-            for op, flops in counts.items()
-        }
-        for name, counts in counter.get_flop_counts().items()
-    }
+    for hook in hooks:
+        hook.remove()
+    if len(before) < len(parts):
+        raise RuntimeError(f'{type(module).__name__} runs only {len(before)} '
+                           f'of the {len(parts)} parts to be counted')
+    return so_far(), spent
 
 
-def macs_of(*counts: Dict[str, int]) -> Dict[str, int]:
-    """Multiply-accumulates of parts: ``linear_macs`` of linear and convolution
-    layers, ``total_macs`` with attention."""
-    linear = sum(part.get(name, 0) for part in counts for name in LINEAR)
-    total = sum(sum(part.values()) for part in counts)
-    return dict(linear_macs=linear // 2, total_macs=total // 2)
+def macs_of(counts: Counter) -> Dict[str, int]:
+    """Multiply-accumulates: ``linear_macs`` of linear and convolution layers,
+    ``total_macs`` with attention."""
+    named = Counter()
+    for op, flops in counts.items():
+        named[getattr(op, '__name__', str(op)).split('.')[0]] += flops
+    return dict(linear_macs=sum(named[name] for name in LINEAR) // 2,
+                total_macs=sum(named.values()) // 2)
 
 
 def count_macs(model: nn.Module, shape: tuple) -> Tuple[Dict, Dict]:
@@ -85,18 +105,16 @@ def count_macs(model: nn.Module, shape: tuple) -> Tuple[Dict, Dict]:
         model: Of a config.
         shape: Of the image, (B, C, H, W).
     """
-    whole = WholeModel(model)
-    if whole.is_detector or head_of_tokens(model) is not None:
-        encoder = macs_of(count_flops(Encoder(model), shape)['Global'])
-        return encoder, {} if whole.is_detector else macs_of(
-            count_flops(whole, shape)['Global'])
-    counts = count_flops(whole, shape)
-    neck = 'neck.0' if isinstance(
-        getattr(model, 'neck', None), nn.Sequential) else 'neck'
-    parts = (f'{type(whole).__name__}.model.{name}'
-             for name in ('backbone', neck))
-    return (macs_of(*(counts.get(part, {}) for part in parts)),
-            macs_of(counts['Global']))
+    whole, encoder = WholeModel(model), Encoder(model)
+    if whole.is_detector:
+        return macs_of(count_flops(encoder, shape)[0]), {}
+    if head_of_tokens(model) is not None:
+        return tuple(macs_of(count_flops(part, shape)[0])
+                     for part in (encoder, whole))
+    parts = [part for part in (encoder.backbone, encoder.neck)
+             if part is not None]
+    everything, encoding = count_flops(whole, shape, parts)
+    return macs_of(encoding), macs_of(everything)
 
 
 def analyse(config: Union[str, Config], shape: tuple) -> Dict[str, Any]:

@@ -1,7 +1,7 @@
 # Copyright (c) mmcropr contributors.
 """From a config without pruning to that of a row."""
 import re
-from math import ceil, log2
+from math import log2
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional
 
@@ -174,7 +174,7 @@ def _reducer(row: Row, table: Table, depth: int, patches: int) -> Dict:
     first = int(depth * TASKS[table.task].first)
     keep = None
     if row.method == 'ToMe':  # merges half at most, so begins early enough
-        first = max(0, min(first, last - ceil(-log2(1 - share))))
+        first = max(0, min(first, last - 1 - int(-log2(1 - share))))
         keep = _merging(last - first, patches, share)
     if keep is None:
         reducer.update(tpr=share)

@@ -1,4 +1,5 @@
 # Copyright (c) mmcropr contributors.
+import logging
 from pathlib import Path
 from typing import Any, List, Optional, Sequence
 
@@ -113,7 +114,15 @@ class PruningMapHook(Hook):
             picture = draw_pruning_map(
                 image, pixels[:size[0], :size[1]], self._num_modules)
             name = Path(getattr(sample, 'img_path', str(self._drawn))).stem
-            mmcv.imwrite(picture, str(self._folder(runner) / f'{name}.png'))
+            file = self._folder(runner) / f'{name}.png'
+            try:
+                if not mmcv.imwrite(picture, str(file)):
+                    raise OSError(f'{file} could not be written')
+            except OSError as error:  # no picture is worth a training
+                print_log(f'no further pruning maps: {error}', 'current',
+                          logging.WARNING)
+                self._stop(runner)
+                return
             self._show(runner, name, picture)
             self._drawn += 1
 

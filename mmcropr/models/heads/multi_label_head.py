@@ -13,8 +13,9 @@ from .auxiliary_head import AuxiliaryHead
 
 @MODELS.register_module()
 class CroprMultiLabelHead(AuxiliaryHead):
-    """Auxiliary head for detection and instance segmentation, for the
-    ``auxiliary_head`` of :class:`CroprDetector` (Token Cropr, CVPR 2025).
+    """Auxiliary head of one query per image: for detection and instance
+    segmentation, as ``auxiliary_head`` of :class:`CroprDetector` (Token
+    Cropr, CVPR 2025), and for segmentors (below).
 
     One query per module predicts which classes an image contains; the loss is
     the mean binary cross entropy over images and classes. Images without
@@ -22,19 +23,19 @@ class CroprMultiLabelHead(AuxiliaryHead):
     keeps apart from ``gt_instances``, and boxes without area do not. Stuff,
     which has no boxes, is in an image where its label map says so.
 
-    MMSegmentation's segmentors can have it, too, in the place of
+    MMSegmentation's segmentors can have it in the place of
     :class:`CroprSegHead`: not as published, but one query costs next to
     nothing where one per patch costs more than the ViT, and learns in fewer
     iterations. Their images contain the classes of their label maps.
 
     Args:
         in_channels: Channels D of the tokens.
-        num_classes: Classes of the detector.
+        num_classes: Classes of the detector or segmentor.
         num_modules: Number of Cropr modules of the backbone.
         loss_weight: Weight of each module's loss.
-        num_things: Of panoptic annotations: classes from this number on are
-            stuff. By default as the panoptic heads of the detector have it,
-            or all classes.
+        num_things: Of panoptic annotations in mmdet: classes from this number
+            on are stuff. By default as the panoptic heads of the detector
+            have it, or all classes.
         ignore_index: Label in label maps that counts nowhere.
         kwargs: See :class:`AuxiliaryHead`.
 
@@ -68,8 +69,8 @@ class CroprMultiLabelHead(AuxiliaryHead):
 
         Raises:
             ValueError: If there is more than one query, an object or a pixel
-                has a label outside the classes, or there is stuff and no
-                label map.
+                has a label outside the classes, there is stuff and no label
+                map, or neither objects nor a label map.
         """
         self._check_queries(self.records_of(state)[0].num_queries)
         device = state.x.device
@@ -166,7 +167,7 @@ class CroprMultiLabelHead(AuxiliaryHead):
         if queries != 1:
             raise ValueError(
                 f'the reducer has num_queries={queries}; the multi-label head '
-                'trains one query per module: set num_queries=1.')
+                "trains one query per module: set num_queries='image'.")
 
     def loss_by_logits(self, logits: Tensor,
                        targets: Tensor) -> Dict[str, Tensor]:

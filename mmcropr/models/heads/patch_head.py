@@ -74,5 +74,5 @@ class PatchHead(AuxiliaryHead):
                 f'{size[0]} x {size[1]} px has {h} x {w} = {h * w} patches, '
                 f'and {cls.task} trains one query per patch: set '
                 f"num_queries={h * w} or 'patch', or crop to the img_size of "
-                'the backbone. (Detection trains one query per image: '
-                'mmcropr.CroprMultiLabelHead.)')
+                'the backbone. (mmcropr.CroprMultiLabelHead trains one query '
+                'per image, in detection and segmentation.)')

@@ -161,7 +161,8 @@ def _queries(name: str, sizes: Sizes) -> int:
     if name not in numbers:
         raise ValueError(
             "num_queries must be 'patch' (segmentation: one per patch of "
-            "img_size), 'image' (classification, detection: one) or a number,"
+            "img_size), 'image' (classification, detection: one; "
+            "segmentation, too, with CroprMultiLabelHead) or a number,"
             f' got {name!r}')
     return numbers[name]
 
