@@ -59,14 +59,17 @@ def forget_globals() -> None:
 
 def run_tool(*args: Any, fresh: bool = False,
              **env: str) -> subprocess.CompletedProcess:
-    """Run a command in the repository, as users start it. A script of Python
-    runs in a process that comes from one which has everything imported, which
-    takes seconds, and has run nothing; ``fresh`` is without that."""
+    """Run a command in the repository, as users start it. A tool of ours
+    without an environment of its own is a fork of a process that has
+    everything imported, which takes seconds, and has run nothing; ``fresh`` is
+    without that."""
+    fresh = fresh or bool(env)
     path = str(Path(sys.executable).parent)
     env = dict(os.environ, PATH=f'{path}{os.pathsep}{os.environ["PATH"]}',
                OMP_NUM_THREADS='1', **env)  # yapf: disable
     args = tuple(map(str, args))
-    if not fresh and args[0] == sys.executable and args[1].endswith('.py'):
+    ours = args[0] == sys.executable and args[1].startswith('tools/')
+    if ours and not fresh:
         return run_forked(args, env)
     return subprocess.run(args, capture_output=True, text=True, cwd=ROOT,
                           env=env)

@@ -10,7 +10,7 @@ from tests.utils import ROOT, load_tool, run_tool
 
 
 def test_check_env():
-    done = run_tool(sys.executable, 'tools/check_env.py')
+    done = run_tool(sys.executable, 'tools/check_env.py', fresh=True)
     assert done.returncode == 0, done.stdout
     assert torch.__version__ in done.stdout
     assert 'mmcv ops     load and work' in done.stdout

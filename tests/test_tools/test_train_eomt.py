@@ -63,8 +63,7 @@ def losses_of(work_dir: Path, ranks: int = 1) -> np.ndarray:
 
 def train(file: Path, *args: str) -> None:
     # Not in this process, whose points would stay the same
-    done = run_tool(sys.executable, 'tools/train.py', file, *args,
-                    PYTHONPATH=str(ROOT))
+    done = run_tool(sys.executable, 'tools/train.py', file, *args)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -92,7 +91,7 @@ def test_run_and_what_it_says(whole, tmp_path):
         folder.glob('*/vis_data/scalars.json'))).read_text()
     done = run_tool(
         sys.executable, 'tools/model_converters/strip_auxiliary.py', file,
-        folder / 'epoch_2.pth', tmp_path / 'plain', PYTHONPATH=str(ROOT))
+        folder / 'epoch_2.pth', tmp_path / 'plain')
     assert done.returncode == 0, done.stderr[-3000:]
     text = (tmp_path / 'plain/whole.py').read_text()
     assert 'MaskAnnealingHook' not in text and 'auxiliary_head' not in text

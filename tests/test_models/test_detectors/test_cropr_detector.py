@@ -228,7 +228,7 @@ def broken(change):
     (lambda c: c['auxiliary_head'].update(in_channels=64), ValueError,
      'set in_channels=32'),
     (lambda c: c['detector']['backbone']['reducer'].update(num_queries=64),
-     ValueError, 'set num_queries=1'),
+     ValueError, 'set num_queries=.image'),
     (lambda c: c['detector']['neck'][1].pop('strides'), ValueError,
      r'bbox_head works on strides \[8, 16, 32, 64, 128\], SimpleFPN gives '
      r'\[4, 8, 16, 32, 64\]'),
