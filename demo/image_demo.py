@@ -12,6 +12,7 @@ from typing import Any, Iterator, List, NamedTuple, Optional, Tuple
 import cv2
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from mmengine.config import Config
 from mmengine.utils import ProgressBar
 
@@ -19,7 +20,8 @@ from mmcropr.utils.files import staged
 from mmcropr.utils.loading import load_safely
 from mmcropr.utils.logs import one_line_errors
 from mmcropr.visualization import (Picture, Predictor, check_out, list_images,
-                                   removal_colours, save_figure)
+                                   module_handles, removal_colours,
+                                   save_figure)
 
 sys.path.insert(0, str(Path(__file__).parent))
 from small_models import names, resolve  # noqa: E402
@@ -105,7 +107,7 @@ def run_both(pruned: Predictor, plain: Predictor, path: Path,
 def draw(name: str, pair: Pair, pruned: Predictor,
          plain: Predictor) -> Figure:
     """Prediction with and without pruning, with their times, and what was
-    pruned."""
+    pruned; below, which colour is what."""
     picture = pair.pruned
     panels = [(pruned.draw(picture),
                f'pruned: {1000 * pair.seconds[0]:.0f} ms'),
@@ -124,6 +126,15 @@ def draw(name: str, pair: Pair, pruned: Predictor,
         axes.imshow(view)
         axes.set_title(title, fontsize='small')
         axes.axis('off')
+    legends = {'left': [Patch(facecolor=colour, label=name) for name, colour in
+                        plain.class_colours(picture, pair.plain).items()]}
+    if len(picture.fates) == 1 and not fates.merges:
+        legends['right'] = module_handles(fates, 'pruned after block')
+    for side, handles in legends.items():
+        if handles:
+            figure.legend(
+                handles=handles, loc=f'outside lower {side}', frameon=False,
+                fontsize='small', ncols=6 if side == 'left' else 2)
     return figure
 
 

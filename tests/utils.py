@@ -57,12 +57,12 @@ def forget_globals() -> None:
         manager._instance_dict.clear()
 
 
-def run_tool(*args: Any, fresh: bool = False,
+def run_tool(*args: Any, fresh: bool = False, ranks: int = 1,
              **env: str) -> subprocess.CompletedProcess:
     """Run a command in the repository, as users start it. A tool of ours
     without an environment of its own is a fork of a process that has
     everything imported, which takes seconds, and has run nothing; ``fresh`` is
-    without that."""
+    without that. ``ranks`` are the processes of one job."""
     fresh = fresh or bool(env)
     path = str(Path(sys.executable).parent)
     env = dict(os.environ, PATH=f'{path}{os.pathsep}{os.environ["PATH"]}',
@@ -70,26 +70,39 @@ def run_tool(*args: Any, fresh: bool = False,
     args = tuple(map(str, args))
     ours = args[0] == sys.executable and args[1].startswith('tools/')
     if ours and not fresh:
-        return run_forked(args, env)
+        return run_forked(args, env, ranks)
     return subprocess.run(args, capture_output=True, text=True, cwd=ROOT,
                           env=env)
 
 
-def run_forked(args: Tuple[str, ...],
-               env: Dict[str, str]) -> subprocess.CompletedProcess:
-    """Run ``python script.py …`` in a fork of a process with all imports."""
+def run_forked(args: Tuple[str, ...], env: Dict[str, str],
+               ranks: int) -> subprocess.CompletedProcess:
+    """Run ``python script.py …`` in forks of a process with all imports. Of
+    several ranks each has the variables that torchrun would give it."""
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload([
         'tests.utils', 'mmcropr.models', 'mmcropr.engine',
         'mmcropr.evaluation', 'mmcropr.datasets', 'mmcropr.visualization'])
+    if ranks > 1:
+        args = (*args, '--launcher', 'pytorch')
+        env = dict(env, WORLD_SIZE=str(ranks), MASTER_ADDR='127.0.0.1',
+                   MASTER_PORT=str(free_port()))
     with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder, name) for name in ('stdout', 'stderr')]
-        process = context.Process(
-            target=be_script, args=(args[1:], env, list(map(str, files))))
-        process.start()
-        process.join()
-        said = (file.read_text() for file in files)
-        return subprocess.CompletedProcess(args, process.exitcode, *said)
+        files = [[str(Path(folder, f'{name}{rank}')) for rank in range(ranks)]
+                 for name in ('stdout', 'stderr')]
+        processes = [
+            context.Process(target=be_script, args=(
+                args[1:], dict(env, RANK=str(rank), LOCAL_RANK=str(rank))
+                if ranks > 1 else env, own))
+            for rank, own in enumerate(zip(*files))]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        said = (''.join(Path(file).read_text() for file in of_all)
+                for of_all in files)
+        codes = [process.exitcode for process in processes]
+        return subprocess.CompletedProcess(args, max(codes, key=abs), *said)
 
 
 def be_script(words: Sequence[str], env: Dict[str, str],

@@ -2,7 +2,7 @@
 """Pictures of what was pruned, drawn by matplotlib. The colours are told
 apart by the colour-blind, too: cividis from early to late."""
 from pathlib import Path
-from typing import Dict, Optional
+from typing import Dict, List, Optional
 
 import matplotlib
 import numpy as np
@@ -26,6 +26,13 @@ def module_colours(number: int) -> np.ndarray:
     """(number, 3), from early to late."""
     steps = np.linspace(0, 1, max(number, 2))[:number]
     return matplotlib.colormaps['cividis'](steps)[:, :3]
+
+
+def module_handles(fates: Fates, what: str = 'after block') -> List[Patch]:
+    """Of a legend that says what colour is which module's."""
+    return [Patch(facecolor=colour, label=f'{what} {block}')
+            for block, colour in zip(fates.blocks,
+                                     module_colours(len(fates.blocks)))]
 
 
 def removal_colours(image: np.ndarray, fates: Fates) -> np.ndarray:
@@ -92,10 +99,7 @@ def removal_figure(image: np.ndarray,
         alone, title = _alone(image, fates)
         _show(next(panels), alone, title)
     shown = max(methods.values(), key=lambda fates: len(fates.blocks))
-    legend = [Patch(facecolor=KEPT, label='kept')] + [
-        Patch(facecolor=colour, label=f'after block {block}')
-        for block, colour in zip(shown.blocks,
-                                 module_colours(len(shown.blocks)))]
+    legend = [Patch(facecolor=KEPT, label='kept'), *module_handles(shown)]
     figure.legend(handles=legend, loc='outside lower center', frameon=False,
                   ncols=min(len(legend), 2 * width), fontsize='small')
     return figure

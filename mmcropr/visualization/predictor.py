@@ -212,6 +212,19 @@ class Predictor:
                     draw_pred=not truth, out_file=out, **options)
             return mmcv.imread(out, channel_order='rgb')
 
+    def class_colours(self, *pictures: Picture) -> Dict[str, Any]:
+        """Colours of 0 to 1, by name, of the classes that are predicted in
+        pictures of a segmentor; none of other hosts, whose pictures have words
+        on them."""
+        names, palette = self.meta.get('classes'), self.meta.get('palette')
+        if self.host != 'mmseg' or not (names and palette):
+            return {}
+        seen = np.unique(np.concatenate([
+            picture.result.pred_sem_seg.data.cpu().numpy().reshape(-1)
+            for picture in pictures]))
+        return {names[number]: np.array(palette[number]) / 255
+                for number in seen}
+
 
 def _pipeline(cfg: Config) -> List[dict]:
     """That of the test, without labels."""

@@ -42,6 +42,25 @@ def test_a_folder_goes_on_past_a_broken_image(trained, digits, tmp_path,
     assert mmcv.imread(str(out / 'a.png')).shape[1] > 1000
 
 
+def test_what_the_colours_are(trained, digits):
+    """Of the classes that are predicted, and of the modules."""
+    path = sorted((digits / 'images/val').iterdir())[0]
+    pruned = demo.Predictor(*trained)
+    plain = pruned.without_pruning()
+    pair = demo.run_both(pruned, plain, path, 1)
+    left, right = (
+        {text.get_text(): handle.get_facecolor()
+         for text, handle in zip(legend.get_texts(), legend.get_patches())}
+        for legend in demo.draw('x', pair, pruned, plain).legends)
+    seen = torch.cat([picture.result.pred_sem_seg.data.flatten()
+                      for picture in (pair.pruned, pair.plain)]).unique()
+    assert left == {f'class {n}': (9 * n / 255, 0, 0, 1)
+                    for n in seen.tolist()}
+    blocks = pair.pruned.fates[0].blocks
+    assert list(right) == [f'pruned after block {n}' for n in blocks]
+    assert len(set(right.values())) == len(blocks) > 1
+
+
 def test_another_share(trained):
     cfg = demo.with_tpr(Config.fromfile(trained[0]), 0.5)
     image = torch.rand(1, 3, 96, 96)

@@ -10,7 +10,7 @@ import torch
 from mmengine.registry import MODELS, init_default_scope
 
 from mmcropr.utils.checkpoint import check_checkpoint, check_init, check_start
-from tests.utils import (free_port, run_main, run_tool, tiny_classifier_config,
+from tests.utils import (run_main, run_tool, tiny_classifier_config,
                          tiny_detector_config, tiny_digits_config)
 
 
@@ -33,7 +33,7 @@ def test_a_loss_that_is_not_finite_ends_training(digits, tmp_path, make,
     cfg.param_scheduler = None
     cfg.dump(file)
     done = run_main('train.py', file) if gpus == 1 else run_tool(
-        'bash', 'tools/dist_train.sh', file, '2', PORT=str(free_port()))
+        sys.executable, 'tools/train.py', file, ranks=gpus)
     assert done.returncode != 0
     errors = [line for line in done.stderr.splitlines()
               if line.startswith('error: not finite in iteration ')]

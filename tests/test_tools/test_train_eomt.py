@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from tests.utils import ROOT, free_port, logged, run_tool
+from tests.utils import ROOT, logged, run_tool
 
 NAME = 'cropr-keep72-29_eomt_digits-eva_1xb16-8e_digits-panoptic-96x96.py'
 
@@ -116,8 +116,7 @@ def test_resumed_run_goes_on_as_it_was(digits, whole, tmp_path):
 def test_two_processes_are_one(digits, whole, tmp_path):
     file = tmp_path / 'two.py'
     config(digits, tmp_path / 'run', batch=2).dump(file)
-    done = run_tool(
-        'bash', 'tools/dist_train.sh', file, 2, PORT=str(free_port()))
+    done = run_tool(sys.executable, 'tools/train.py', file, ranks=2)
     assert done.returncode == 0, done.stderr[-3000:]
     np.testing.assert_allclose(
         losses_of(tmp_path / 'run', 2), losses_of(whole[1]), rtol=1e-4)
