@@ -46,9 +46,9 @@ TASKS = dict(
     cls=Task((*_SEG, f'digits-eva-192_1xb32-8e_{_CLASSES}'),
              f'digits-eva-192_1xb16-6e_{_CLASSES}', 'CroprClsHead', 'image',
              first=.5),
-    det=Task((*_SEG, f'mask-rcnn_digits-eva-192_1xb16-8e_{_PHOTOS}'),
-             f'mask-rcnn_digits-eva-192_1xb16-2e_{_PHOTOS}',
-             'CroprMultiLabelHead', 'image'))
+    det=Task((*_SEG, f'mask-rcnn_digits-eva-192_1xb16-5e_{_PHOTOS}'),
+             f'mask-rcnn_digits-eva-192_1xb16-4e_{_PHOTOS}',
+             'CroprMultiLabelHead', 'image', first=.5))
 
 
 class Scale(NamedTuple):

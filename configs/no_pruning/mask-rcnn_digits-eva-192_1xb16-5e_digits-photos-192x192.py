@@ -15,3 +15,6 @@ model = dict(
             checkpoint=f'{start}/epoch_3.pth',
             prefix='backbone.')))
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
+param_scheduler = _base_.param_scheduler
+param_scheduler[1].end = 5
+train_cfg = dict(max_epochs=5, val_interval=5)
