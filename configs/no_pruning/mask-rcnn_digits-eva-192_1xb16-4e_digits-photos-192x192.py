@@ -17,8 +17,7 @@ train_cfg = dict(max_epochs=4, val_interval=4)
 # token leaves, and what is new learns faster
 fast = dict(lr_mult=3.)
 optim_wrapper = dict(
-    paramwise_cfg=dict(
-        custom_keys=dict(queries=fast, aggregators=fast, fcs=fast)))
+    paramwise_cfg=dict(custom_keys=dict(queries=fast, auxiliary_head=fast)))
 custom_hooks = [
     dict(
         type='mmcropr.PruningCurriculumHook',
