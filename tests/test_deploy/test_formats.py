@@ -55,7 +55,13 @@ def check(run, model, batches):
             assert np.allclose(value, wanted.numpy(), atol=1e-4), batch
 
 
-@pytest.mark.parametrize('name', sorted(set(REDUCERS) - {'Random'}))
+# What is exported first, and then written as ONNX
+ONNX = dict(Cropr=TINY_EVA, ToMe=TINY, KMedoids=TINY)
+WITHOUT_RANKS = ['ATS', 'PatchMerger', 'SiT', 'Sinkhorn']
+
+
+@pytest.mark.parametrize('name', ['Cropr', *sorted(
+    set(REDUCERS) - {'Random', *ONNX, *WITHOUT_RANKS})])
 def test_torch_export(name, tmp_path):
     model, file = deployed(name), tmp_path / 'x.pt2'
     FORMATS['torch-export'].write(
@@ -66,8 +72,7 @@ def test_torch_export(name, tmp_path):
     check(run, model, (1, 3))
 
 
-@pytest.mark.parametrize('name, arch', [
-    ('Cropr', TINY_EVA), ('ToMe', TINY), ('KMedoids', TINY)])
+@pytest.mark.parametrize('name, arch', ONNX.items(), ids=ONNX)
 def test_onnx(name, arch, tmp_path):
     """Those with operators that ONNX lacks among them."""
     import onnx
@@ -88,7 +93,7 @@ def test_onnx(name, arch, tmp_path):
     assert not resized, 'positions are constants'
 
 
-@pytest.mark.parametrize('name', ['ATS', 'PatchMerger', 'SiT', 'Sinkhorn'])
+@pytest.mark.parametrize('name', WITHOUT_RANKS)
 def test_onnx_of_methods_without_a_selection_by_rank(name, tmp_path):
     import onnx
     model, file = deployed(name, TINY), tmp_path / 'x.onnx'
