@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from mmcropr.models.backbones import CroprViT
 from mmcropr.registry import METRICS
@@ -88,9 +89,9 @@ class KeptForeground(BaseMetric):
         kwargs: As of every metric of mmengine.
 
     Raises:
-        ValueError: In evaluation, if the model has no CroprViT, sees an image
-            in several windows or views, cropped ones, or a sample has no
-            mask.
+        ValueError: Before training, if the model has no CroprViT, or the first
+            sample no mask or a cropped image; in evaluation for every sample,
+            and if the model sees an image in several windows or views.
     """
 
     default_prefix = 'kept_foreground'
@@ -109,17 +110,20 @@ class KeptForeground(BaseMetric):
         self._seen: List[Tuple[np.ndarray, Tuple[int, int],
                                Tuple[int, int]]] = []
 
+    def check(self, model: nn.Module, dataset: Dataset) -> None:
+        """Raise a ValueError if this metric goes not with a model, or with
+        the first sample of the data of an evaluation; called before
+        training."""
+        self._backbone(model)
+        sample = dataset[0]['data_samples'].to_dict()
+        self._check_size(sample, self._shape(sample, self._mask(sample)))
+
     def watch(self, model: nn.Module) -> None:
         """Follow the patches of a model until :meth:`unwatch`; called before
         every evaluation."""
         self.unwatch()
         self.results.clear()
-        found = [m for m in model.modules() if isinstance(m, CroprViT)]
-        if len(found) != 1:
-            raise ValueError(
-                f'KeptForeground needs one mmcropr.CroprViT, and the model '
-                f'has {len(found)}: take the metric out of the evaluator.')
-        backbone, = found
+        backbone = self._backbone(model)
         self._watched = True
         self._handles = [
             backbone.register_forward_pre_hook(
@@ -161,11 +165,25 @@ class KeptForeground(BaseMetric):
         slots, grid, patch = seen[0]
         for rows, sample in zip(slots, data_samples):
             mask = self._mask(sample)
-            shape = tuple(sample.get('img_shape', mask.shape)[:2])
+            shape = self._shape(sample, mask)
             self._check_size(sample, shape)
             shows = patches_of_mask(mask, shape, grid, patch)
             self.results.append(
                 np.stack([count_kept(row, shows) for row in rows]))
+
+    @staticmethod
+    def _backbone(model: nn.Module) -> CroprViT:
+        found = [m for m in model.modules() if isinstance(m, CroprViT)]
+        if len(found) != 1:
+            raise ValueError(
+                f'KeptForeground needs one mmcropr.CroprViT, and the model '
+                f'has {len(found)}: take the metric out of the evaluator.')
+        return found[0]
+
+    @staticmethod
+    def _shape(sample: dict, mask: np.ndarray) -> Tuple[int, ...]:
+        """Height and width of the model's input before it was padded."""
+        return tuple(sample.get('img_shape', mask.shape)[:2])
 
     @staticmethod
     def _check_size(sample: dict, shape: Tuple[int, ...]) -> None:
@@ -186,7 +204,8 @@ class KeptForeground(BaseMetric):
         if self.seg_prefix is not None:
             path = Path(self.seg_prefix,
                         Path(sample['img_path']).stem + self.seg_suffix)
-            labels = mmcv.imread(str(path), flag='unchanged', backend='cv2')
+            labels = mmcv.imread(str(path), 'unchanged', backend='cv2') if (
+                path.is_file()) else None
             if labels is None or labels.ndim != 2:
                 raise ValueError(f'{path} is no label map (H, W).')
             return ~np.isin(labels, self.none)

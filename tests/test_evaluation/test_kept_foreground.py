@@ -9,7 +9,7 @@ from torch import nn
 
 from mmcropr.evaluation import KeptForeground
 from mmcropr.evaluation.kept_foreground import count_kept, patches_of_mask
-from tests.utils import (tiny_classifier_config, tiny_detector_config,
+from tests.utils import (logged, tiny_classifier_config, tiny_detector_config,
                          tiny_digits_config)
 
 
@@ -131,6 +131,27 @@ def test_refusals(digits, tmp_path):
         mode='slide', crop_size=(48, 48), stride=(16, 16))
     with pytest.raises(ValueError, match='windows'):
         evaluate(cfg)
+
+
+@pytest.mark.parametrize('kind, message', [
+    ('no masks', 'finds no mask in a sample'),
+    ('crop', 'leave crops out'),
+    ('folder', 'is no label map')])
+def test_refused_before_training(digits, tmp_path, kind, message):
+    cfg = tiny_digits_config(digits, tmp_path / 'run')
+    cfg.val_evaluator = [
+        cfg.val_evaluator, dict(type='mmcropr.KeptForeground')]
+    pipeline = cfg.val_dataloader.dataset.pipeline
+    if kind == 'no masks':
+        del pipeline[[step.type for step in pipeline].index('LoadAnnotations')]
+    elif kind == 'crop':
+        pipeline[1:1] = [dict(type='Resize', scale=(64, 64)),
+                         dict(type='RandomCrop', crop_size=(32, 32))]
+    else:
+        cfg.val_evaluator[1].seg_prefix = str(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        Runner.from_cfg(cfg).train()
+    assert not logged(tmp_path / 'run')
 
 
 def test_masks_of_samples():

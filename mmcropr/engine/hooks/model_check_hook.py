@@ -15,14 +15,19 @@ class ModelCheckHook(Hook):
     :func:`mmcropr.models.checks.check_model`. Without a CroprViT nothing
     happens.
 
-    It also shows the model to metrics that look into it, those with a method
-    ``watch(model)``, before each evaluation.
+    It also shows the model to metrics that look into it: before training, with
+    the data of validation, to those with a method ``check(model, dataset)``,
+    and before each evaluation to those with ``watch(model)``.
     """
 
     priority = 'VERY_HIGH'
 
     def before_train(self, runner: Runner) -> None:
         check_model(runner.model)
+        loop = runner.val_loop
+        for metric in getattr(getattr(loop, 'evaluator', None), 'metrics', ()):
+            if hasattr(metric, 'check'):
+                metric.check(runner.model, loop.dataloader.dataset)
 
     def before_val(self, runner: Runner) -> None:
         self._show(runner, runner.val_evaluator)
