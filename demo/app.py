@@ -82,7 +82,7 @@ def build_page(demo: Demo) -> Any:
         try:
             return demo(path, name, tpr)
         except (ValueError, OSError) as error:
-            raise gr.Error(str(error)) from error
+            raise gr.Error(str(error), print_exception=False) from error
 
     with gr.Blocks(title='mmcropr') as page:
         gr.Markdown('# mmcropr\nWhat a model sees, what it prunes, and the '

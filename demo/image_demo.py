@@ -19,14 +19,15 @@ from mmengine.utils import ProgressBar
 from mmcropr.utils.files import staged
 from mmcropr.utils.loading import load_safely
 from mmcropr.utils.logs import one_line_errors
-from mmcropr.visualization import (Picture, Predictor, check_out, list_images,
-                                   module_handles, removal_colours,
-                                   save_figure)
+from mmcropr.visualization import (Fates, Picture, Predictor, block_colours,
+                                   block_handles, check_out, list_images,
+                                   removal_colours, save_figure)
 
 sys.path.insert(0, str(Path(__file__).parent))
 from small_models import names, resolve  # noqa: E402
 
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm')
+CLASSES, MODULES = 12, 5  # in legends, at most
 AMOUNTS = ('rate', 'tpr', 'keep', 'keep_rate', 'slope')
 
 
@@ -106,36 +107,54 @@ def run_both(pruned: Predictor, plain: Predictor, path: Path,
 
 def draw(name: str, pair: Pair, pruned: Predictor,
          plain: Predictor) -> Figure:
-    """Prediction with and without pruning, with their times, and what was
-    pruned; below, which colour is what."""
-    picture = pair.pruned
+    """Prediction with the reducer and without, with their times, and what
+    became of the patches; below, what colours mean: classes of a segmentor,
+    the block that a patch left after. Of one size for all images."""
+    picture, methods = pair.pruned, ' + '.join(dict.fromkeys(
+        type(reducer).__name__ for reducer in pruned.backbone.reducers))
     panels = [(pruned.draw(picture),
-               f'pruned: {1000 * pair.seconds[0]:.0f} ms'),
+               f'{methods}: {1000 * pair.seconds[0]:.0f} ms'),
               (plain.draw(pair.plain),
-               f'not pruned: {1000 * pair.seconds[1]:.0f} ms, '
+               f'without: {1000 * pair.seconds[1]:.0f} ms, '
                f'{pair.ratio:.2f} x as long')]
+    legends = [[Patch(facecolor=colour, label=label) for label, colour in
+                plain.class_colours(picture, pair.plain).items()][:CLASSES]]
     if len(picture.fates) == 1:
         fates, = picture.fates
         panels.append((removal_colours(picture.image, fates),
                        f'{fates.counts[-1]} of {fates.slots.shape[1]} tokens '
                        'left'))
-    figure = Figure(figsize=(3.6 * len(panels), 4), layout='constrained')
+        legends.append(what_became(fates))
+    figure = Figure(figsize=(3.6 * len(panels), 4.7), layout='constrained')
     figure.suptitle(name)
+    views, below = figure.subfigures(2, 1, height_ratios=[4, .7])
     for axes, (view, title) in zip(
-            figure.subplots(1, len(panels), squeeze=False)[0], panels):
+            views.subplots(1, len(panels), squeeze=False)[0], panels):
         axes.imshow(view)
         axes.set_title(title, fontsize='small')
         axes.axis('off')
-    legends = {'left': [Patch(facecolor=colour, label=name) for name, colour in
-                        plain.class_colours(picture, pair.plain).items()]}
-    if len(picture.fates) == 1 and not fates.merges:
-        legends['right'] = module_handles(fates, 'pruned after block')
-    for side, handles in legends.items():
+    for handles, place, columns in zip(legends, ('upper left', 'upper right'),
+                                       (4, 2)):
         if handles:
-            figure.legend(
-                handles=handles, loc=f'outside lower {side}', frameon=False,
-                fontsize='small', ncols=6 if side == 'left' else 2)
+            below.legend(handles=handles, loc=place, ncols=columns,
+                         frameon=False, fontsize='small')
     return figure
+
+
+def what_became(fates: Fates) -> List[Patch]:
+    """Of a legend of the last panel."""
+    stays = Patch(facecolor='none', edgecolor='0.6', label='kept: the image')
+    left = np.unique(fates.removed[fates.removed >= 0])
+    if fates.merges:
+        stays.set_label('merged: the colour of its token')
+        gone = [Patch(facecolor='0.2', label='darkened: pruned')]
+        return [stays, *(gone if len(left) else [])]
+    colours = block_colours(fates)
+    shown = {fates.blocks[n]: colours[fates.blocks[n]] for n in left}
+    if len(shown) > MODULES:  # some of them, as steps of a scale
+        steps = np.linspace(0, len(shown) - 1, MODULES).round().astype(int)
+        shown = {block: shown[block] for block in np.array([*shown])[steps]}
+    return [stays, *block_handles(shown, 'pruned after block')]
 
 
 def images(args: argparse.Namespace, pruned: Predictor,

@@ -5,7 +5,7 @@ import importlib.util
 import inspect
 import io
 import json
-import multiprocessing
+import multiprocessing.connection
 import os
 import runpy
 import socket
@@ -71,6 +71,9 @@ def run_tool(*args: Any, fresh: bool = False, ranks: int = 1,
     ours = args[0] == sys.executable and args[1].startswith('tools/')
     if ours and not fresh:
         return run_forked(args, env, ranks)
+    if ranks > 1:
+        raise ValueError('ranks are forks: of a tool of ours, without an '
+                         'environment of its own')
     return subprocess.run(args, capture_output=True, text=True, cwd=ROOT,
                           env=env)
 
@@ -97,8 +100,13 @@ def run_forked(args: Tuple[str, ...], env: Dict[str, str],
             for rank, own in enumerate(zip(*files))]
         for process in processes:
             process.start()
-        for process in processes:
-            process.join()
+        while any(process.is_alive() for process in processes):
+            multiprocessing.connection.wait(
+                [x.sentinel for x in processes if x.is_alive()])
+            if any(process.exitcode for process in processes):
+                for process in processes:  # the others would wait for it
+                    process.join(20)
+                    process.terminate()
         said = (''.join(Path(file).read_text() for file in of_all)
                 for of_all in files)
         codes = [process.exitcode for process in processes]

@@ -19,7 +19,8 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=' '.join(__doc__.split()))
     parser.add_argument('config', help='of the training')
-    parser.add_argument('checkpoint', help='of the training')
+    parser.add_argument('checkpoint', help='of the training, or a model of '
+                        'demo/models')
     parser.add_argument('images', nargs='?', type=Path,
                         help='an image, or a folder of them')
     parser.add_argument(
@@ -35,6 +36,9 @@ def parse_args() -> argparse.Namespace:
         help='another method beside it; several times for several')
     parser.add_argument('--dpi', type=int, default=150)
     parser.add_argument('--device', default='cpu')
+    parser.add_argument(
+        '--trust-checkpoint', action='store_true',
+        help='load checkpoints that can run code, from a source you trust')
     parser.add_argument(
         '--debug', action='store_true', help='show where an error is from')
     args = parser.parse_args()
@@ -60,7 +64,8 @@ def make_predictors(args: argparse.Namespace) -> Dict[str, Predictor]:
                          'its own, by --name and the first word of --also.')
     result = {}
     for name, config, checkpoint in models:
-        result[name] = Predictor(config, checkpoint, args.device)
+        result[name] = Predictor(config, checkpoint, args.device,
+                                 args.trust_checkpoint)
         if not result[name].backbone.num_modules:
             raise ValueError(f'the backbone of {config} has no reducer, so '
                              'there is no pruning to see.')

@@ -181,9 +181,10 @@ class KeptForeground(BaseMetric):
         return found[0]
 
     @staticmethod
-    def _shape(sample: dict, mask: np.ndarray) -> Tuple[int, ...]:
+    def _shape(sample: dict, mask: np.ndarray) -> Tuple[int, int]:
         """Height and width of the model's input before it was padded."""
-        return tuple(sample.get('img_shape', mask.shape)[:2])
+        height, width = sample.get('img_shape', mask.shape)[:2]
+        return height, width
 
     @staticmethod
     def _check_size(sample: dict, shape: Tuple[int, ...]) -> None:

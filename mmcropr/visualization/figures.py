@@ -28,22 +28,43 @@ def module_colours(number: int) -> np.ndarray:
     return matplotlib.colormaps['cividis'](steps)[:, :3]
 
 
-def module_handles(fates: Fates, what: str = 'after block') -> List[Patch]:
-    """Of a legend that says what colour is which module's."""
+def block_colours(*fates: Fates) -> Dict[int, np.ndarray]:
+    """Colours (3, ) by the block that a module follows, from early to late,
+    of all the modules there are."""
+    blocks = sorted({block for one in fates for block in one.blocks})
+    return dict(zip(blocks, module_colours(len(blocks))))
+
+
+def block_handles(colours: Dict[int, np.ndarray],
+                  what: str = 'after block') -> List[Patch]:
+    """Of a legend that says what colour is which block's."""
     return [Patch(facecolor=colour, label=f'{what} {block}')
-            for block, colour in zip(fates.blocks,
-                                     module_colours(len(fates.blocks)))]
+            for block, colour in colours.items()]
 
 
-def removal_colours(image: np.ndarray, fates: Fates) -> np.ndarray:
-    """When every patch left: its colour is the module's, kept patches show
-    the image; of merged ones the image with the colours of their tokens, (H,
-    W, 3) of 0 to 1."""
+def removal_colours(image: np.ndarray,
+                    fates: Fates,
+                    colours: Optional[Dict[int, np.ndarray]] = None
+                    ) -> np.ndarray:
+    """When every patch left: its colour is the block's, kept patches show the
+    image; of merged ones the image with the colours of their tokens, (H, W, 3)
+    of 0 to 1.
+
+    Args:
+        image: What the model saw, (H, W, 3), uint8, RGB.
+        fates: Of its patches.
+        colours: Of the blocks; None for those of these fates alone.
+    """
     if fates.merges:
         return (merge_colours(image, fates) + image / 255) / 2
     removed = _crop(fates.pixels(fates.removed), image)
-    colours = module_colours(len(fates.blocks))[removed]
-    return np.where((removed < 0)[..., None], image / 255, colours)
+    palette = _palette(fates, colours or block_colours(fates))
+    return np.where((removed < 0)[..., None], image / 255, palette[removed])
+
+
+def _palette(fates: Fates, colours: Dict[int, np.ndarray]) -> np.ndarray:
+    """Of its modules, (n, 3)."""
+    return np.stack([colours[block] for block in fates.blocks])
 
 
 def merge_colours(image: np.ndarray, fates: Fates,
@@ -88,6 +109,7 @@ def removal_figure(image: np.ndarray,
     figure = Figure(figsize=(INCH * width, 0.7 + INCH * 1.1 * len(methods)),
                     layout='constrained')
     rows = figure.subplots(len(methods), width, squeeze=False)
+    colours = block_colours(*methods.values())
     for row, (name, fates) in zip(rows, methods.items()):
         panels = iter(row)
         _show(next(panels), image, 'image')
@@ -95,24 +117,24 @@ def removal_figure(image: np.ndarray,
             _show(next(panels), pictures[other], other)
         if width > 3 + len(common):
             _show(next(panels), pictures.get(name, image), 'prediction')
-        _show(next(panels), removal_colours(image, fates), name)
-        alone, title = _alone(image, fates)
+        _show(next(panels), removal_colours(image, fates, colours), name)
+        alone, title = _alone(image, fates, colours)
         _show(next(panels), alone, title)
-    shown = max(methods.values(), key=lambda fates: len(fates.blocks))
-    legend = [Patch(facecolor=KEPT, label='kept'), *module_handles(shown)]
+    legend = [Patch(facecolor=KEPT, label='kept'), *block_handles(colours)]
     figure.legend(handles=legend, loc='outside lower center', frameon=False,
                   ncols=min(len(legend), 2 * width), fontsize='small')
     return figure
 
 
-def _alone(image: np.ndarray, fates: Fates) -> tuple:
+def _alone(image: np.ndarray, fates: Fates,
+           colours: Dict[int, np.ndarray]) -> tuple:
     """The map without the image, and its title."""
     counts = f'{fates.counts[-1]} of {fates.slots.shape[1]} tokens left'
     if fates.merges:
         return merge_colours(image, fates), counts
     kept = np.array(matplotlib.colors.to_rgb(KEPT))
-    colours = np.concatenate([module_colours(len(fates.blocks)), [kept]])
-    return colours[_crop(fates.pixels(fates.removed), image)], counts
+    palette = np.concatenate([_palette(fates, colours), [kept]])
+    return palette[_crop(fates.pixels(fates.removed), image)], counts
 
 
 def strip_figure(image: np.ndarray, methods: Dict[str, Fates]) -> Figure:

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional
 
+import cv2
 import mmcv
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from mmcropr.models.backbones import CroprViT
 from mmcropr.models.checks import find_backbone
 from mmcropr.utils.checkpoint import check_checkpoint
 from mmcropr.utils.files import IMAGES
+from mmcropr.utils.loading import load_safely
 from mmcropr.utils.logs import import_hosts
 
 from .fates import Fates, record_fates
@@ -75,8 +77,10 @@ class Predictor:
 
     Args:
         config: Of the training, or a path to it.
-        checkpoint: Of the training.
+        checkpoint: Of the training, or a file of tensors (``.safetensors``).
         device: To run on.
+        trust: Whether to read a checkpoint that can run code, from a source
+            you trust.
 
     Raises:
         ValueError: If the checkpoint is of another config, or the backbone
@@ -87,7 +91,9 @@ class Predictor:
     def __init__(self,
                  config: Any,
                  checkpoint: str,
-                 device: str = 'cpu') -> None:
+                 device: str = 'cpu',
+                 trust: bool = False) -> None:
+        load_safely(trust)
         cfg = config if isinstance(config, Config) else Config.fromfile(config)
         self.cfg, self.device = cfg, torch.device(device)
         import_hosts(cfg)
@@ -123,7 +129,9 @@ class Predictor:
         them, for checkpoints that do not say them."""
         dataset = self.cfg.test_dataloader.dataset
         kind = dataset.type
-        kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+        if isinstance(kind, str):
+            with DATASETS.switch_scope_and_registry(self.host) as registry:
+                kind = registry.get(kind)
         return {**getattr(kind, 'METAINFO', {}), **dataset.get('metainfo', {})}
 
     def __call__(self, path: Path) -> Picture:
@@ -140,7 +148,11 @@ class Predictor:
         Raises:
             ValueError: If it cannot be read as an image.
         """
-        if mmcv.imread(str(path)) is None:
+        try:
+            image = mmcv.imread(str(path))
+        except cv2.error:  # of an empty file
+            image = None
+        if image is None:
             raise ValueError(f'{path} cannot be read as an image')
         init_default_scope(self.host)
         return self.pipeline(dict(img_path=str(path), img_id=0))
@@ -214,16 +226,19 @@ class Predictor:
 
     def class_colours(self, *pictures: Picture) -> Dict[str, Any]:
         """Colours of 0 to 1, by name, of the classes that are predicted in
-        pictures of a segmentor; none of other hosts, whose pictures have words
-        on them."""
+        pictures of a segmentor, those of most pixels first; none of other
+        models."""
         names, palette = self.meta.get('classes'), self.meta.get('palette')
-        if self.host != 'mmseg' or not (names and palette):
+        maps = [picture.result.pred_sem_seg.data.cpu().numpy().ravel()
+                for picture in pictures
+                if 'pred_sem_seg' in picture.result and names and palette]
+        if self.host != 'mmseg' or not maps:
             return {}
-        seen = np.unique(np.concatenate([
-            picture.result.pred_sem_seg.data.cpu().numpy().reshape(-1)
-            for picture in pictures]))
+        numbers, counts = np.unique(np.concatenate(maps), return_counts=True)
+        known = min(len(names), len(palette))
         return {names[number]: np.array(palette[number]) / 255
-                for number in seen}
+                for number in numbers[np.argsort(-counts, kind='stable')]
+                if number < known}
 
 
 def _pipeline(cfg: Config) -> List[dict]:

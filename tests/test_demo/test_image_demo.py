@@ -33,32 +33,84 @@ def test_a_folder_goes_on_past_a_broken_image(trained, digits, tmp_path,
     shutil.copy(source, folder / 'a.png')
     (folder / 'b.png').write_text('no image')
     shutil.copy(source, folder / 'c.png')
+    (folder / 'd.png').touch()
     with pytest.raises(SystemExit):
         run(monkeypatch, folder, *trained, '--out', out, '--runs', 1)
     said = capsys.readouterr().out
     assert re.search(r'2 images in .* take \d+\.\d\d times as long', said)
-    assert 'left out: b.png' in said
+    assert 'left out: b.png' in said and 'left out: d.png' in said
     assert sorted(p.name for p in out.iterdir()) == ['a.png', 'c.png']
     assert mmcv.imread(str(out / 'a.png')).shape[1] > 1000
 
 
-def test_what_the_colours_are(trained, digits):
-    """Of the classes that are predicted, and of the modules."""
-    path = sorted((digits / 'images/val').iterdir())[0]
+def legends(pair, *predictors) -> list:
+    """Labels and colours of both, left and right."""
+    below = demo.draw('x', pair, *predictors).subfigs[1]
+    return [{text.get_text(): handle.get_facecolor()
+             for text, handle in zip(one.get_texts(), one.get_patches())}
+            for one in below.legends]
+
+
+@pytest.fixture
+def predictors(trained):
     pruned = demo.Predictor(*trained)
-    plain = pruned.without_pruning()
-    pair = demo.run_both(pruned, plain, path, 1)
-    left, right = (
-        {text.get_text(): handle.get_facecolor()
-         for text, handle in zip(legend.get_texts(), legend.get_patches())}
-        for legend in demo.draw('x', pair, pruned, plain).legends)
-    seen = torch.cat([picture.result.pred_sem_seg.data.flatten()
-                      for picture in (pair.pruned, pair.plain)]).unique()
-    assert left == {f'class {n}': (9 * n / 255, 0, 0, 1)
-                    for n in seen.tolist()}
-    blocks = pair.pruned.fates[0].blocks
-    assert list(right) == [f'pruned after block {n}' for n in blocks]
-    assert len(set(right.values())) == len(blocks) > 1
+    return pruned, pruned.without_pruning()
+
+
+@pytest.fixture
+def pair(predictors, digits):
+    path = sorted((digits / 'images/val').iterdir())[0]
+    return demo.run_both(*predictors, path, 1)
+
+
+def test_what_the_colours_are(predictors, pair):
+    """Of the classes that are predicted, and of the blocks; both are drawn."""
+    left, right = legends(pair, *predictors)
+    seen, counts = torch.cat([
+        picture.result.pred_sem_seg.data.flatten()
+        for picture in (pair.pruned, pair.plain)]).unique(return_counts=True)
+    most = seen[counts.argsort(descending=True, stable=True)].tolist()
+    assert list(left.items()) == [
+        (f'class {n}', (9 * n / 255, 0, 0, 1)) for n in most]
+    assert right.pop('kept: the image')[3] == 0
+    fates, = pair.pruned.fates
+    assert list(right) == [f'pruned after block {n}' for n in fates.blocks]
+    drawn = demo.removal_colours(pair.pruned.image, fates)
+    for module, colour in enumerate(right.values()):
+        where = fates.pixels(fates.removed) == module
+        assert where.any() and np.allclose(drawn[where], colour[:3])
+
+
+def test_colours_of_what_the_checkpoint_names(predictors, pair):
+    """Fewer classes than the model has, or none that are predicted, as of a
+    depth model whose data set has classes."""
+    plain = predictors[1]
+    plain.meta = dict(classes=('a', ), palette=[[255, 0, 0]])
+    assert set(plain.class_colours(pair.plain)) <= {'a'}
+    del pair.plain.result.pred_sem_seg
+    assert plain.class_colours(pair.plain) == {}
+
+
+@pytest.mark.parametrize('slots, left, labels', [
+    ([[0, 0, 1, 2]], [], ['merged: the colour of its token']),
+    ([[0, 0, 1, -1]], [3],
+     ['merged: the colour of its token', 'darkened: pruned']),
+    ([[0, 1, 2, 3]], [], ['kept: the image']),
+])
+def test_what_became_of_patches(slots, left, labels):
+    fates = demo.Fates((2, 2), (4, 4), [1], np.array(slots), np.zeros((1, 4)))
+    assert np.flatnonzero(fates.removed.ravel() >= 0).tolist() == left
+    assert [x.get_label() for x in demo.what_became(fates)] == labels
+
+
+def test_many_blocks():
+    """Some stand for all, from the first to the last."""
+    removed = np.arange(23)
+    slots = np.where(removed[:, None] < removed, removed, -1)
+    fates = demo.Fates((1, 23), (4, 4), list(range(23)), slots, slots * 0.)
+    labels = [x.get_label() for x in demo.what_became(fates)]
+    assert len(labels) == 6
+    assert labels[1].endswith('block 0') and labels[-1].endswith('block 22')
 
 
 def test_another_share(trained):

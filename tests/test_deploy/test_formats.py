@@ -55,13 +55,23 @@ def check(run, model, batches):
             assert np.allclose(value, wanted.numpy(), atol=1e-4), batch
 
 
-# What is exported first, and then written as ONNX
+def write_and_check(model, file):
+    """As ONNX, and what that is made from as a file of PyTorch."""
+    program = to_program(model, True)
+    for name, other in (('torch-export', file.with_suffix('.pt2')),
+                        ('onnx', file)):
+        FORMATS[name].write(program, model.output_names(),
+                            describe(model, 'batch'), other)
+        check(open_file(other)[1], model, (1, 2, 3))
+
+
+# Written as a file of PyTorch and as ONNX, the others as the first alone
 ONNX = dict(Cropr=TINY_EVA, ToMe=TINY, KMedoids=TINY)
 WITHOUT_RANKS = ['ATS', 'PatchMerger', 'SiT', 'Sinkhorn']
 
 
 @pytest.mark.parametrize('name', ['Cropr', *sorted(
-    set(REDUCERS) - {'Random', *ONNX, *WITHOUT_RANKS})])
+    {*REDUCERS} - {'Random', *ONNX, *WITHOUT_RANKS})])
 def test_torch_export(name, tmp_path):
     model, file = deployed(name), tmp_path / 'x.pt2'
     FORMATS['torch-export'].write(
@@ -77,10 +87,7 @@ def test_onnx(name, arch, tmp_path):
     """Those with operators that ONNX lacks among them."""
     import onnx
     model, file = deployed(name, arch), tmp_path / 'x.onnx'
-    FORMATS['onnx'].write(
-        to_program(model, True), model.output_names(),
-        describe(model, 'batch'), file)
-    check(open_file(file)[1], model, (1, 2, 3))
+    write_and_check(model, file)
     graph = onnx.load(file).graph
     assert graph.input[0].type.tensor_type.shape.dim[0].dim_param == 'batch'
     assert {node.domain for node in graph.node} == {''}, 'standard operators'
@@ -97,10 +104,7 @@ def test_onnx(name, arch, tmp_path):
 def test_onnx_of_methods_without_a_selection_by_rank(name, tmp_path):
     import onnx
     model, file = deployed(name, TINY), tmp_path / 'x.onnx'
-    FORMATS['onnx'].write(
-        to_program(model, True), model.output_names(),
-        describe(model, 'batch'), file)
-    check(open_file(file)[1], model, (1, 2, 3))
+    write_and_check(model, file)
     graph = onnx.load(file).graph
     assert {node.domain for node in graph.node} == {''}, 'standard operators'
 

@@ -1,6 +1,7 @@
 # Copyright (c) mmcropr contributors.
 """``tools/visualize_pruning.py`` for the three tasks."""
 import json
+import os
 import re
 import shutil
 import sys
@@ -9,7 +10,9 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
+from safetensors.torch import save_file
 
+from mmcropr.visualization import Predictor
 from tests.utils import ROOT, load_tool
 
 tool = load_tool('visualize_pruning.py')
@@ -125,6 +128,45 @@ def test_a_checkpoint_of_another_config(trained, tmp_path, monkeypatch,
         run(monkeypatch, config, checkpoint, '--test', '1', '--out',
             str(tmp_path / 'out'))
     assert 'no checkpoint of this model' in capsys.readouterr().err
+
+
+class Evil:
+    """Runs code where it is unpickled."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.makedirs, (str(self.folder), 0o777, True)
+
+
+def test_checkpoints_are_data(trained, tmp_path, monkeypatch, capsys):
+    config, checkpoint = trained('mmseg')
+    content = torch.load(checkpoint)
+    torch.save(dict(content, evil=Evil(tmp_path / 'made')),
+               tmp_path / 'evil.pth')
+    args = (config, str(tmp_path / 'evil.pth'), '--test', '1', '--out',
+            str(tmp_path / 'out'))
+    with pytest.raises(SystemExit):
+        run(monkeypatch, *args)
+    assert 'more than data' in capsys.readouterr().err
+    assert not (tmp_path / 'made').exists()
+    run(monkeypatch, *args, '--trust-checkpoint')
+    assert (tmp_path / 'made').exists()
+
+
+def test_file_of_tensors(trained, digits, tmp_path):
+    """Without names of classes: the data set of the config has them, by the
+    name that its host knows it by."""
+    config, checkpoint = trained('mmseg')
+    save_file(torch.load(checkpoint)['state_dict'], tmp_path / 'x.safetensors')
+    cfg = Config.fromfile(config)
+    cfg.test_dataloader.dataset.type = 'ADE20KDataset'
+    del cfg.test_dataloader.dataset.metainfo
+    predictor = Predictor(cfg, str(tmp_path / 'x.safetensors'))
+    assert predictor.meta['classes'][:2] == ('wall', 'building')
+    image = sorted((digits / 'images/val').iterdir())[0]
+    assert predictor.draw(predictor(image)).shape == (64, 64, 3)
 
 
 def test_images_are_never_replaced(trained, digits, tmp_path, monkeypatch,

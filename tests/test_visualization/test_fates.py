@@ -85,6 +85,21 @@ def test_colours():
     assert (shared[:, 6:] == 0).all()
 
 
+def test_one_colour_of_a_block_for_all_methods():
+    """Also where one has fewer modules; the legend has all."""
+    image = np.zeros((2, 8, 3), np.uint8)
+    late = Fates((1, 4), (2, 2), [3], np.array([[0, -1, 1, 2]]),
+                 np.full((1, 4), np.nan))
+    methods = dict(a=hand_made([[0, -1, 1, 2], [-1, -1, 0, 1]]), b=late)
+    figure = removal_figure(image, methods)
+    drawn = [axes.get_images()[0].get_array() for axes in figure.axes]
+    (_, on_image, alone), (_, other, alone2) = drawn[:3], drawn[3:]
+    assert np.allclose(other[:, 2:4], on_image[:, :2])  # both after block 3
+    assert np.allclose(alone2[:, 2:4], alone[:, :2])
+    handles = figure.legends[0].get_patches()
+    assert np.allclose(handles[2].get_facecolor()[:3], other[0, 2])
+
+
 def test_figures():
     image = np.zeros((2, 7, 3), np.uint8)  # one column less than the patches
     methods = dict(
