@@ -12,7 +12,6 @@ from typing import Any, Dict, Tuple
 import numpy as np
 from mmengine.config import Config
 
-from mmcropr.utils.loading import load_safely
 from mmcropr.utils.logs import one_line_errors
 from mmcropr.visualization import Predictor
 
@@ -138,7 +137,6 @@ def main() -> None:
         except ImportError as error:
             raise ImportError('the page needs gradio, which is not here: pip '
                               'install gradio') from error
-        load_safely()
         models = {Path(config).stem: resolve(config, checkpoint)
                   for config, checkpoint in args.model}
         if len(models) < len(args.model):

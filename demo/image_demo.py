@@ -17,7 +17,6 @@ from mmengine.config import Config
 from mmengine.utils import ProgressBar
 
 from mmcropr.utils.files import staged
-from mmcropr.utils.loading import load_safely
 from mmcropr.utils.logs import one_line_errors
 from mmcropr.visualization import (Fates, Picture, Predictor, block_colours,
                                    block_handles, check_out, list_images,
@@ -240,7 +239,6 @@ def pixels(figure: Figure) -> np.ndarray:
 def main() -> None:
     args = parse_args()
     with one_line_errors(args.debug):
-        load_safely()
         cfg, checkpoint = resolve(args.config, args.checkpoint)
         if args.tpr is not None:
             cfg = with_tpr(cfg, args.tpr)

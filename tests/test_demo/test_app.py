@@ -18,7 +18,6 @@ import app
 import pytest
 from mmengine.config import Config
 
-from mmcropr.utils.loading import load_safely
 from tests.utils import ROOT
 
 BROWSER = shutil.which('chromium') or shutil.which('google-chrome')
@@ -31,7 +30,6 @@ SCREENSHOTS = os.environ.get('MMCROPR_SCREENSHOTS')
 
 @pytest.fixture
 def demo(trained):
-    load_safely()
     return app.Demo(dict(digits=(Config.fromfile(trained[0]), trained[1])))
 
 
