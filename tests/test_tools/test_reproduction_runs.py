@@ -117,6 +117,7 @@ def test_stopped_in_the_last_evaluation(tmp_path, monkeypatch):
     result."""
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_3.pth'))
     (tmp_path / 'epoch_3.pth').write_text('weights')
+    (tmp_path / jobs.SPENT).write_text('100.5')  # by the start before
     log = tmp_path / '1/vis_data/scalars.json'
     log.parent.mkdir(parents=True)
     log.write_text('{"tokens/kept_behind_block0": 0.8, "step": 2}\n')
@@ -136,6 +137,7 @@ def test_stopped_in_the_last_evaluation(tmp_path, monkeypatch):
     assert asked[0][3].endswith('tools/test.py')
     assert asked[0][5].endswith('epoch_3.pth')
     assert found['metrics'] == {'mIoU': 7.0}
+    assert 100.5 < found['seconds'] < 200
     assert not (tmp_path / 'epoch_3.pth').exists()
 
 
@@ -181,6 +183,7 @@ def test_sigterm_stops_what_was_started(tmp_path):
     assert process.wait(60)
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
+    assert jobs.seconds_spent(tmp_path / 'a') > 0
 
 
 def test_side_by_side(tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ from mmcropr.utils.files import written_whole
 from .settings import ROOT
 
 RESULT = 'result.json'
+SPENT = 'seconds.txt'  # that all starts of a run took, beside its result
 LEAST_SPACE = 2**28  # bytes that a run may need for its checkpoints
 
 
@@ -122,6 +123,14 @@ def has_trained(job: Job) -> bool:
     return job.checkpoint.name == f'epoch_{epochs}.pth'
 
 
+def seconds_spent(folder: Path) -> float:
+    """That the starts of a run have taken until now."""
+    try:
+        return float((folder / SPENT).read_text())
+    except (OSError, ValueError):
+        return 0.
+
+
 def run(job: Job, threads: int, started: List[subprocess.Popen]) -> dict:
     """Train a job unless it has ended.
 
@@ -144,24 +153,28 @@ def run(job: Job, threads: int, started: List[subprocess.Popen]) -> dict:
         raise RunError(f'its config is broken: {error}') from error
     with written_whole(job.folder / 'config.py') as part:
         part.write_text(cfg.pretty_text)
-    log, begin = job.folder / 'output.txt', time.time()
+    log = job.folder / 'output.txt'
     paths = [str(ROOT), os.environ.get('PYTHONPATH', '')]
     env = dict(os.environ, OMP_NUM_THREADS=str(threads),
                PYTHONPATH=os.pathsep.join(filter(None, paths)))
     metrics = read_metrics(job.folder, job.metric)
     if not (metrics and has_trained(job)):
+        before, begin = seconds_spent(job.folder), time.time()
         with open(log, 'a') as file:
             process = subprocess.Popen(command_of(job), stdout=file,
                                        stderr=file, env=env)
             started.append(process)
             code = process.wait()
+        with written_whole(job.folder / SPENT) as part:
+            part.write_text(f'{before + time.time() - begin}\n')
         if code:
             check_space(job.folder)
             raise RunError(last_words(log))
         metrics = read_metrics(job.folder, job.metric)
     if not metrics:
         raise RunError(f'it ended without an evaluation ({job.metric})')
-    result = dict(job.facts, metrics=metrics, seconds=time.time() - begin)
+    result = dict(job.facts, metrics=metrics,
+                  seconds=seconds_spent(job.folder))
     write_json(job.folder / RESULT, result)
     if not job.keep:
         for path in job.folder.glob('*.pth'):
