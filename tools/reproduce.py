@@ -134,37 +134,52 @@ def make_data(cfg: Any) -> None:
     print(done.stdout.strip(), flush=True)
 
 
-def make_start(args: argparse.Namespace, folder: Path) -> Path:
-    """Checkpoint without pruning that every row begins with."""
-    scale, last = scale_of(args), None
+def make_starts(args: argparse.Namespace, folder: Path,
+                rows: Sequence[Row]) -> Dict[str, Path]:
+    """Checkpoints without pruning that rows begin with, by their ``pool``."""
+    task, pools = TASKS[TABLES[args.table].task], {row.pool for row in rows}
     if args.start is not None:
-        return args.start.resolve()
+        return dict.fromkeys(pools, args.start.resolve())
     lock = claim_folder(folder)  # tables share it
     check_folder(folder, dict(commit=commit(), data=str(args.data)),
                  args.other_commit)
-    for name in TASKS[TABLES[args.table].task].starts:
-        before = last
-        cfg = base_config(name, scale, args.data, before)
-        make_data(cfg)
-        job = Job(f'start {Path(name).stem}', folder / Path(name).stem,
-                  lambda: cfg, metric_of(name), keep=True,
-                  facts=dict(commit=commit()))
-        if job.result is None:
-            print(f'training {job.name}', flush=True)
-            failures = run_all([job], 1, lambda r: _words(r['metrics']))
-            if failures:
-                raise ValueError(f'{job.name} failed: '
-                                 f'{failures[job.name]}; see {job.folder}')
-        last = job.checkpoint.resolve()
+    made: Dict[str, Path] = {}
+    for pool in sorted(pools):
+        last = None
+        for name in task.starts_of(pool):
+            if name not in made:
+                made[name] = train_start(args, folder, name, last)
+            last = made[name]
     lock.close()
-    return last
+    return {pool: made[task.starts_of(pool)[-1]] for pool in pools}
+
+
+def train_start(args: argparse.Namespace, folder: Path, name: str,
+                before: Optional[Path]) -> Path:
+    """Checkpoint of a config without pruning that begins with another.
+
+    Raises:
+        ValueError: If its training fails.
+    """
+    cfg = base_config(name, scale_of(args), args.data, before)
+    make_data(cfg)
+    job = Job(f'start {Path(name).stem}', folder / Path(name).stem,
+              lambda: cfg, metric_of(name), keep=True,
+              facts=dict(commit=commit()))
+    if job.result is None:
+        print(f'training {job.name}', flush=True)
+        failures = run_all([job], 1, lambda r: _words(r['metrics']))
+        if failures:
+            raise ValueError(f'{job.name} failed: '
+                             f'{failures[job.name]}; see {job.folder}')
+    return job.checkpoint.resolve()
 
 
 def metric_of(start: str) -> str:
     """That the training of a start is measured by; those on the way to
     another one segment."""
     task = next((task for task, settings in TASKS.items()
-                 if settings.starts[-1] == start), 'seg')
+                 if start in settings.last_starts), 'seg')
     return next(t.metric for t in TABLES.values() if t.task == task)
 
 
@@ -175,13 +190,13 @@ def _words(metrics: Dict[str, float]) -> str:
 
 
 def make_jobs(args: argparse.Namespace, folder: Path, rows: Sequence[Row],
-              start: Path, seeds: int) -> List[Job]:
+              starts: Dict[str, Path], seeds: int) -> List[Job]:
     """Runs of rows, seed by seed, so that early ones give a table."""
     table, scale = TABLES[args.table], scale_of(args)
     name = TASKS[table.task].fine_tuning
 
     def make(row: Row, seed: int) -> Any:
-        cfg = base_config(name, scale, args.data, start)
+        cfg = base_config(name, scale, args.data, starts[row.pool])
         return row_config(row, table, cfg, seed)
 
     jobs = []
@@ -259,21 +274,23 @@ def reproduce(args: argparse.Namespace) -> bool:
     """Everything; whether all rows have ended well."""
     folder, rows, chosen = plan(args)
     lock = claim_folder(folder)
+    task = TASKS[TABLES[args.table].task]  # each start makes its own data
     facts = dict(
         commit=commit(), scale=args.scale, data=str(args.data),
         start=str(args.start.resolve()) if args.start else (
-            'trained by ' + ', '.join(TASKS[TABLES[args.table].task].starts)))
+            'trained by ' + ', '.join(
+                (*task.starts[:-1], *task.last_starts))))
     check_folder(folder, facts, args.other_commit)
-    task = TASKS[TABLES[args.table].task]  # each start makes its own data
     make_data(base_config(task.fine_tuning, scale_of(args), args.data))
-    start = make_start(args, args.out / 'start')
-    print(f'start: {start}', flush=True)
+    starts = make_starts(args, args.out / 'start', chosen)
+    for start in sorted(set(starts.values())):
+        print(f'start: {start}', flush=True)
     if args.only_start:
         return True
-    jobs = make_jobs(args, folder, chosen, start, args.seeds)
+    jobs = make_jobs(args, folder, chosen, starts, args.seeds)
     # Whatever has ended here before is a part of the table, asked for or not
     seeds = max([args.seeds - 1, *(r['seed'] for r in ended_in(folder))]) + 1
-    known = make_jobs(args, folder, rows, start, seeds)
+    known = make_jobs(args, folder, rows, starts, seeds)
     facts = dict(facts, seeds=seeds, command=shlex.join(
         ['python', 'tools/reproduce.py', *args.words]))
 

@@ -248,5 +248,36 @@ def test_folder_of_another_commit(tmp_path):
 
 def test_configs_of_all_starts_are_there():
     for task in settings.TASKS.values():
-        for name in (*task.starts, task.fine_tuning):
+        for name in (*task.starts, *task.last_starts, task.fine_tuning):
             assert (ROOT / 'configs/no_pruning' / name).exists()
+
+
+def test_starts_by_what_rows_pool(tmp_path, monkeypatch):
+    """Rows that read out the class token begin with a model that has trained
+    it; what the two starts share is trained once."""
+    order = []
+
+    def train(args, folder, name, before):
+        order.append((name, before))
+        return Path(name)
+
+    monkeypatch.setattr(reproduce, 'train_start', train)
+    args = reproduce.parse_args(['--table', 'cls', '--data', str(tmp_path)])
+    chosen = rows.TABLES['cls'].rows
+    starts = reproduce.make_starts(args, tmp_path / 'start', chosen)
+    task = settings.TASKS['cls']
+    assert sorted(starts) == ['avg', 'cls']
+    assert [name for name, _ in order] == [*task.starts, task.by_pool['cls']]
+    assert order[-1][1] == order[-2][1] == Path(task.starts[-2])
+    jobs = {job.name: job.make().pretty_text for job in reproduce.make_jobs(
+        args, tmp_path, chosen, starts, 1)}
+    for row in chosen:
+        text = jobs[f'{row.name}, seed 0']
+        assert (task.by_pool['cls'] in text) == (row.pool == 'cls')
+        assert (f"'{task.starts[-1]}'" in text) == (row.pool == 'avg')
+    for name in task.last_starts:
+        assert reproduce.metric_of(name) == 'accuracy/top1'
+        cfg = Config.fromfile(ROOT / 'configs/no_pruning' / name)
+        assert cfg.model.neck.pool == next(
+            pool for pool in starts if task.starts_of(pool)[-1] == name)
+    assert reproduce.metric_of(task.starts[-2]) == 'mIoU'

@@ -32,12 +32,23 @@ class Task(NamedTuple):
         first: Where the first module of a decreasing schedule is, as a share
             of the depth. Behind earlier blocks queries learn nothing in
             starts so small (``probe_queries.py``).
+        by_pool: Last start of rows that pool otherwise, by their ``pool``.
     """
     starts: tuple
     fine_tuning: str
     auxiliary: str
     queries: str
     first: float = 0.
+    by_pool: Dict[str, str] = {}
+
+    def starts_of(self, pool: str) -> tuple:
+        """Those of a row that pools so."""
+        return (*self.starts[:-1], self.by_pool.get(pool, self.starts[-1]))
+
+    @property
+    def last_starts(self) -> tuple:
+        """That rows begin with."""
+        return (self.starts[-1], *self.by_pool.values())
 
 
 TASKS = dict(
@@ -45,7 +56,8 @@ TASKS = dict(
              'CroprSegHead', 'patch', first=.5),
     cls=Task((*_SEG, f'digits-eva-192_1xb32-8e_{_CLASSES}'),
              f'digits-eva-192_1xb16-6e_{_CLASSES}', 'CroprClsHead', 'image',
-             first=.5),
+             first=.5, by_pool=dict(
+                 cls=f'digits-eva-192_cls-token_1xb32-8e_{_CLASSES}')),
     det=Task((*_SEG, f'mask-rcnn_digits-eva-192_1xb16-5e_{_PHOTOS}'),
              f'mask-rcnn_digits-eva-192_1xb16-4e_{_PHOTOS}',
              'CroprMultiLabelHead', 'image', first=.5))
