@@ -13,11 +13,11 @@ import numpy as np
 from mmengine.config import Config
 
 from mmcropr.utils.logs import one_line_errors
+from mmcropr.utils.rates import backbone_of, with_tpr
 from mmcropr.visualization import Predictor
 
 sys.path.insert(0, str(Path(__file__).parent))
-from image_demo import (backbone_of, draw, pixels, run_both,  # noqa: E402
-                        with_tpr)
+from image_demo import draw, pixels, run_both  # noqa: E402
 from small_models import names, resolve  # noqa: E402
 
 HOST = '127.0.0.1'

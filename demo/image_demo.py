@@ -2,22 +2,21 @@
 """What a trained model sees in pictures of one's own: its prediction, what it
 pruned, and the time it took beside the same model without pruning."""
 import argparse
-import copy
 import statistics
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Iterator, List, NamedTuple, Optional, Tuple
 
 import cv2
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from mmengine.config import Config
 from mmengine.utils import ProgressBar
 
 from mmcropr.utils.files import staged
 from mmcropr.utils.logs import one_line_errors
+from mmcropr.utils.rates import with_tpr
 from mmcropr.visualization import (Fates, Picture, Predictor, block_colours,
                                    block_handles, check_out, list_images,
                                    removal_colours, save_figure)
@@ -27,7 +26,6 @@ from small_models import names, resolve  # noqa: E402
 
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm')
 CLASSES, MODULES = 12, 5  # in legends, at most
-AMOUNTS = ('rate', 'tpr', 'keep', 'keep_rate', 'slope')
 
 
 def parse_args() -> argparse.Namespace:
@@ -53,32 +51,6 @@ def parse_args() -> argparse.Namespace:
     if args.tpr is not None and not 0 <= args.tpr < 1:
         parser.error(f'--tpr is a share from 0 to below 1, got {args.tpr}')
     return args
-
-
-def backbone_of(cfg: Config) -> Any:
-    """Config of the CroprViT, also inside a CroprDetector or a LoRAModel."""
-    backbone = cfg.model.get('detector', cfg.model).backbone
-    return backbone.get('module', backbone)
-
-
-def with_tpr(cfg: Config, tpr: float) -> Config:
-    """The same config with another share of patches pruned, by the same
-    modules, whose weights stay.
-
-    Raises:
-        ValueError: If it has no reducer, or several.
-    """
-    cfg = copy.deepcopy(cfg)
-    reducer = backbone_of(cfg).get('reducer')
-    if not isinstance(reducer, dict):
-        raise ValueError('--tpr changes the one reducer of a config, and this '
-                         f'one has {"several" if reducer else "none"}.')
-    if isinstance(reducer.get('keep'), (list, tuple)):
-        reducer.setdefault('modules', list(range(len(reducer.keep))))
-    for key in AMOUNTS:
-        reducer.pop(key, None)
-    reducer.tpr = tpr
-    return cfg
 
 
 class Pair(NamedTuple):

@@ -8,6 +8,7 @@ from contextlib import contextmanager, redirect_stdout
 from typing import Any, Iterator, Type
 
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
 from .versions import check_hosts
@@ -38,6 +39,19 @@ class ShortLogRunner(Runner):
             if not isinstance(handler, logging.FileHandler):
                 handler.addFilter(_Short())
         return logger
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what hosts print and log below an error."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def import_hosts(cfg: Config) -> None:

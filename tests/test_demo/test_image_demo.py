@@ -12,6 +12,7 @@ import torch
 from mmengine.config import Config
 
 from mmcropr.models.checks import find_backbone
+from mmcropr.utils.rates import with_tpr
 from tests.utils import ROOT
 
 spec = importlib.util.spec_from_file_location(
@@ -114,7 +115,7 @@ def test_many_blocks():
 
 
 def test_another_share(trained):
-    cfg = demo.with_tpr(Config.fromfile(trained[0]), 0.5)
+    cfg = with_tpr(Config.fromfile(trained[0]), 0.5)
     image = torch.rand(1, 3, 96, 96)
     shares = []
     predictor = demo.Predictor(cfg, trained[1])
@@ -154,14 +155,3 @@ def test_bad_options(options, message, trained, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run(monkeypatch, options[0], *trained, *options[1:], '--out', tmp_path)
     assert message in capsys.readouterr().err
-
-
-def test_tpr_of_a_config_without_one_reducer(trained):
-    cfg = Config.fromfile(trained[0])
-    with pytest.raises(ValueError, match='this one has none'):
-        none = Config.fromfile(trained[0])
-        del none.model.backbone.reducer
-        demo.with_tpr(none, 0.5)
-    cfg.model.backbone.reducer = [cfg.model.backbone.reducer]
-    with pytest.raises(ValueError, match='this one has several'):
-        demo.with_tpr(cfg, 0.5)

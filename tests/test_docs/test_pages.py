@@ -55,6 +55,8 @@ RUN = {
     'tests/test_tools/test_analysis_tools.py',
     'python tools/analysis_tools/benchmark.py':
     'tests/test_tools/test_analysis_tools.py; GPU, or minutes',
+    'python tools/analysis_tools/evaluate_rates.py':
+    'tests/test_tools/test_evaluate_rates.py',
     'python tools/analysis_tools/probe_queries.py':
     'tests/test_tools/test_probe_queries.py',
     'python tools/visualize_pruning.py':

@@ -66,7 +66,7 @@ def plot_lengths(points: List[Dict[str, Any]], stem: Path) -> List[Path]:
 
 
 def plot_shares(points: List[Dict[str, Any]], title: str,
-                stem: Path) -> List[Path]:
+                stem: Path, metric: str = 'accuracy / %') -> List[Path]:
     """Accuracy against the share that is pruned, a line per method, with the
     range over seeds.
 
@@ -74,6 +74,7 @@ def plot_shares(points: List[Dict[str, Any]], title: str,
         points: Of ``reproduction.report.curve_points``.
         title: Of the picture.
         stem: Path of the files, without their ending.
+        metric: What is drawn.
     """
     figure = Figure(figsize=(5, 3.4), layout='constrained')
     panel = figure.subplots()
@@ -85,7 +86,7 @@ def plot_shares(points: List[Dict[str, Any]], title: str,
                    marker=mark, label=method)
         panel.fill_between(shares, [p['low'] for p in line],
                            [p['high'] for p in line], color=colour, alpha=.15)
-    panel.set(title=title, xlabel='patches pruned / %', ylabel='accuracy / %')
+    panel.set(title=title, xlabel='patches pruned / %', ylabel=metric)
     panel.legend(frameon=False, fontsize='small')
     return _save(figure, stem)
 

@@ -6,16 +6,13 @@ end alike, queries have learned nothing, and select as by chance."""
 import argparse
 import copy
 import json
-import logging
 import sys
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional
 
 import torch
 from mmengine.config import Config, DictAction
-from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner, set_random_seed
@@ -32,7 +29,7 @@ from mmcropr.utils.checkpoint import check_init, read
 from mmcropr.utils.data import check_data, check_start_files
 from mmcropr.utils.files import written_whole
 from mmcropr.utils.loading import load_safely
-from mmcropr.utils.logs import import_hosts, one_line_errors
+from mmcropr.utils.logs import import_hosts, one_line_errors, quiet
 
 POINTS = (.25, .5, .75, 1.)  # of the iterations, at which losses are shown
 LEAST = 20  # iterations, two of which are a tenth
@@ -77,18 +74,6 @@ def dicts_of(part: Any) -> Iterator[dict]:
     if isinstance(part, (list, tuple)):
         for item in part:
             yield from dicts_of(item)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without what hosts log about every weight."""
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def backbone_of(model: dict) -> dict:

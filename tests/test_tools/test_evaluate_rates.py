@@ -1,0 +1,100 @@
+# Copyright (c) mmcropr contributors.
+"""Accuracy of trained models at other shares of pruned patches."""
+import json
+import sys
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+
+from mmcropr.utils.rates import with_tpr
+from tests.utils import ROOT, load_tool
+
+tool = load_tool('analysis_tools/evaluate_rates.py')
+CONFIG = ROOT / ('configs/cropr/cropr-tpr78_digits-eva_linear_1xb32-4e_'
+                 'digits-scenes-96x96.py')
+
+
+@pytest.fixture(scope='module')
+def models(digits, tmp_path_factory):
+    """Config and checkpoint of Cropr, and of Random."""
+    folder, found = tmp_path_factory.mktemp('models'), {}
+    init_default_scope('mmseg')
+    for name in ('Cropr', 'Random'):
+        cfg = Config.fromfile(CONFIG)
+        cfg.test_dataloader.dataset.data_root = str(digits)
+        if name == 'Random':
+            cfg.model.backbone.reducer = dict(type='mmcropr.Random', tpr=.5)
+            del cfg.model.auxiliary_head
+        torch.manual_seed(0)
+        state = MODELS.build(cfg.model).state_dict()
+        torch.save(dict(state_dict=state), folder / f'{name}.pth')
+        cfg.dump(folder / f'{name}.py')
+        found[name] = [str(folder / f'{name}.py'), str(folder / f'{name}.pth')]
+    return found
+
+
+def test_table_and_curve(models, tmp_path, capsys):
+    out = tmp_path / 'out'
+    tool.main([*models['Cropr'], '--name', 'ours', '--also', 'Random',
+               *models['Random'], '--out', str(out), '--tpr', '.9', '0',
+               '.999'])
+    said = capsys.readouterr().out
+    found = json.loads((out / 'rates.json').read_text())
+    lines = [(p['method'], p['tokens'], round(p['share'], 1), p['trained'])
+             for p in found['points']]
+    assert lines == [
+        ('ours', 145, 0., False), ('ours', 32, 78.5, True),
+        ('ours', 16, 89.6, False), ('Random', 145, 0., False),
+        ('Random', 72, 50.7, True), ('Random', 16, 89.6, False)]
+    ratios = [p['ratio'] for p in found['points']]
+    assert ratios[0] == ratios[3] == 1 and 1 < ratios[4] < ratios[5]
+    assert found['metric'] == 'mIoU'
+    assert all(0 <= p['metrics']['mIoU'] <= 100 for p in found['points'])
+    assert [why.split(':')[0] for why in found['left_out']] == [
+        'ours, 99.9 %', 'Random, 99.9 %']
+    assert '| ours | **78.5 %** | 32 |' in said
+    assert said.rstrip().endswith((out / 'rates.md').read_text().rstrip())
+    assert sorted(p.name for p in out.iterdir()) == [
+        'rates.json', 'rates.md', 'rates.png', 'rates.svg']
+
+
+def test_it_is_what_the_test_tool_says(models, tmp_path):
+    """Of Cropr, whose scores are the same in every run."""
+    tool.main([*models['Cropr'], '--out', str(tmp_path / 'out'), '--tpr',
+               '.5'])
+    points = json.loads((tmp_path / 'out/rates.json').read_text())['points']
+    test = load_tool('test.py')
+    for point, share in zip(points, (.5, None)):
+        cfg = Config.fromfile(models['Cropr'][0])
+        if share is not None:
+            cfg = with_tpr(cfg, share)
+        cfg.dump(tmp_path / 'config.py')
+        argv = ['test.py', str(tmp_path / 'config.py'), models['Cropr'][1],
+                '--work-dir', str(tmp_path / f'test{share}')]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, 'argv', argv)
+            test.main()
+        log, = (tmp_path / f'test{share}').glob('*/*.json')
+        wanted = json.loads(log.read_text().splitlines()[-1])
+        assert point['metrics']['mAcc'] == pytest.approx(wanted['mAcc'])
+        assert point['metrics']['aAcc'] == pytest.approx(wanted['aAcc'])
+
+
+@pytest.mark.parametrize('words, message', [
+    (['--tpr', '1'], 'from 0 to below 1, got 1'),
+    (['--also', 'a', 'x.py', 'x.pth', '--name', 'a'], 'name of its own'),
+    (['--also', 'a', str(CONFIG), 'no.pth'], 'no checkpoint at no.pth'),
+    (['--metric', 'top1'], 'no top1; choose one by --metric: aAcc, mAcc'),
+    (['--cfg-options', 'model.backbone.reducer=None'], 'this one has none'),
+    (['--cfg-options', 'test_dataloader.dataset.data_root=no/such'],
+     'no/such'),
+])
+def test_bad_input(words, message, models, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        tool.main([*models['Cropr'], '--out', str(tmp_path / 'out'), *words])
+    assert stop.value.code in (1, 2)
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert 'error: ' in said and message in said
+    assert not (tmp_path / 'out').exists()

@@ -1,0 +1,32 @@
+# Copyright (c) mmcropr contributors.
+import pytest
+from mmengine.config import Config
+
+from mmcropr.utils.rates import with_tpr
+from tests.utils import ROOT
+
+CONFIG = ROOT / ('configs/cropr/cropr-tpr78_digits-eva_linear_1xb32-4e_'
+                 'digits-scenes-96x96.py')
+
+
+def test_modules_stay_and_the_share_is_another():
+    cfg = Config.fromfile(CONFIG)
+    cfg.model.backbone.reducer = dict(type='mmcropr.Random', keep=[72, 24])
+    reducer = with_tpr(cfg, .5).model.backbone.reducer
+    assert reducer == dict(type='mmcropr.Random', modules=[0, 1], tpr=.5)
+    assert cfg.model.backbone.reducer.keep == [72, 24], 'not changed'
+    inside = Config(dict(model=dict(
+        type='mmcropr.CroprDetector', detector=cfg.model)))
+    changed = with_tpr(inside, .25).model.detector.backbone.reducer
+    assert changed.tpr == .25 and 'keep' not in changed
+
+
+def test_a_config_without_one_reducer():
+    cfg = Config.fromfile(CONFIG)
+    none = Config.fromfile(CONFIG)
+    del none.model.backbone.reducer
+    with pytest.raises(ValueError, match='this one has none'):
+        with_tpr(none, 0.5)
+    cfg.model.backbone.reducer = [cfg.model.backbone.reducer]
+    with pytest.raises(ValueError, match='this one has several'):
+        with_tpr(cfg, 0.5)
