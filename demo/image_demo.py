@@ -16,7 +16,7 @@ from mmengine.utils import ProgressBar
 
 from mmcropr.utils.files import staged
 from mmcropr.utils.logs import one_line_errors
-from mmcropr.utils.rates import with_tpr
+from mmcropr.utils.rates import backbone_of, with_tpr
 from mmcropr.visualization import (Fates, Picture, Predictor, block_colours,
                                    block_handles, check_out, list_images,
                                    removal_colours, save_figure)

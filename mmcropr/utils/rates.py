@@ -30,9 +30,10 @@ def with_tpr(cfg: Config, tpr: float) -> Config:
     if not isinstance(reducer, dict):
         raise ValueError('--tpr changes the one reducer of a config, and this '
                          f'one has {"several" if reducer else "none"}.')
-    if isinstance(reducer.get('keep'), (list, tuple)):
-        reducer.setdefault('modules', list(range(len(reducer.keep))))
+    keep = reducer.get('keep')
+    if isinstance(keep, (list, tuple)):
+        reducer.setdefault('modules', list(range(len(keep))))
     for key in (*AMOUNTS, 'slope'):
         reducer.pop(key, None)
-    reducer.tpr = tpr
+    reducer['tpr'] = tpr
     return cfg
