@@ -143,8 +143,9 @@ def table(points: List[Point], metric: str, failed: List[str]) -> str:
     lines = [
         '# Accuracy against the share of patches pruned', '',
         'The weights are the same in all rows of a method, trained at its own '
-        'share (in bold). At the others patches leave evenly, behind the same '
-        'modules.', '',
+        'share (in bold), to which they have adapted: a row without pruning '
+        'is no model that was trained without it. At the other shares patches '
+        'leave evenly, behind the same modules.', '',
         f'| method | patches pruned | tokens left | {metric} | encoder: at '
         'most times as fast |', '| --- | --- | --- | --- | --- |']
     for point in points:
@@ -175,7 +176,8 @@ def write(points: List[Point], metric: str, failed: List[str],
             '\n')
     plot_shares([dict(point, **dict.fromkeys(
         ('median', 'low', 'high'), point['metrics'][metric]))
-        for point in points], '', args.out / 'rates', metric)
+        for point in points], 'ring: the share of the training',
+        args.out / 'rates', metric)
     return text
 
 

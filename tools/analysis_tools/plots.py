@@ -71,7 +71,8 @@ def plot_shares(points: List[Dict[str, Any]], title: str,
     range over seeds.
 
     Args:
-        points: Of ``reproduction.report.curve_points``.
+        points: Of ``reproduction.report.curve_points``; those that are
+            ``trained`` get a ring.
         title: Of the picture.
         stem: Path of the files, without their ending.
         metric: What is drawn.
@@ -86,6 +87,9 @@ def plot_shares(points: List[Dict[str, Any]], title: str,
                    marker=mark, label=method)
         panel.fill_between(shares, [p['low'] for p in line],
                            [p['high'] for p in line], color=colour, alpha=.15)
+        ringed = [p for p in line if p.get('trained')]
+        panel.plot([p['share'] for p in ringed], [p['median'] for p in ringed],
+                   'o', color=colour, markersize=12, fillstyle='none')
     panel.set(title=title, xlabel='patches pruned / %', ylabel=metric)
     panel.legend(frameon=False, fontsize='small')
     return _save(figure, stem)
