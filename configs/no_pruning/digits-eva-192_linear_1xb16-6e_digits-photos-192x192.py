@@ -19,7 +19,6 @@ train_cfg = dict(max_epochs=6, val_interval=6)
 optim_wrapper = dict(
     paramwise_cfg=dict(custom_keys=dict(queries=dict(lr_mult=25.))))
 custom_hooks = [
-    dict(
-        type='mmcropr.PruningCurriculumHook', by_epoch=False, share=0.2),
+    dict(type='mmcropr.PruningCurriculumHook', by_epoch=False, share=0.2),
     dict(type='mmcropr.PruningMapHook'),
 ]
