@@ -23,17 +23,19 @@ def with_tpr(cfg: Config, tpr: float) -> Config:
         tpr: Total pruning ratio, in [0, 1).
 
     Raises:
-        ValueError: If it has no reducer, or several.
+        ValueError: If it has no model with a backbone, no reducer, or several.
     """
     cfg = copy.deepcopy(cfg)
+    if 'model' not in cfg:
+        raise ValueError('the config has no model.')
     reducer = backbone_of(cfg).get('reducer')
     if not isinstance(reducer, dict):
-        raise ValueError('--tpr changes the one reducer of a config, and this '
-                         f'one has {"several" if reducer else "none"}.')
-    keep = reducer.get('keep')
-    if isinstance(keep, (list, tuple)):
-        reducer.setdefault('modules', list(range(len(keep))))
+        number = 'several' if isinstance(reducer, (list, tuple)) else 'none'
+        raise ValueError('another share of pruned patches goes with one '
+                         f'reducer of a config, and this one has {number}.')
     for key in (*AMOUNTS, 'slope'):
-        reducer.pop(key, None)
+        value = reducer.pop(key, None)
+        if isinstance(value, (list, tuple)):  # one per module
+            reducer.setdefault('modules', list(range(len(value))))
     reducer['tpr'] = tpr
     return cfg

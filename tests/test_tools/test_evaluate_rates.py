@@ -39,7 +39,7 @@ def test_table_and_curve(models, tmp_path, capsys):
     out = tmp_path / 'out'
     tool.main([*models['Cropr'], '--name', 'ours', '--also', 'Random',
                *models['Random'], '--out', str(out), '--tpr', '.9', '0',
-               '.999'])
+               '.999', '.9'])
     said = capsys.readouterr().out
     found = json.loads((out / 'rates.json').read_text())
     lines = [(p['method'], p['tokens'], round(p['share'], 1), p['trained'])
@@ -51,7 +51,6 @@ def test_table_and_curve(models, tmp_path, capsys):
     ratios = [p['ratio'] for p in found['points']]
     assert ratios[0] == ratios[3] == 1 and 1 < ratios[4] < ratios[5]
     assert found['metric'] == 'mIoU'
-    assert all(0 <= p['metrics']['mIoU'] <= 100 for p in found['points'])
     assert [why.split(':')[0] for why in found['left_out']] == [
         'ours, 99.9 %', 'Random, 99.9 %']
     assert '| ours | **78.5 %** | 32 |' in said
@@ -65,6 +64,7 @@ def test_it_is_what_the_test_tool_says(models, tmp_path):
     tool.main([*models['Cropr'], '--out', str(tmp_path / 'out'), '--tpr',
                '.5'])
     points = json.loads((tmp_path / 'out/rates.json').read_text())['points']
+    assert points[0]['metrics'] != points[1]['metrics']
     test = load_tool('test.py')
     for point, share in zip(points, (.5, None)):
         cfg = Config.fromfile(models['Cropr'][0])
@@ -82,7 +82,40 @@ def test_it_is_what_the_test_tool_says(models, tmp_path):
         assert point['metrics']['aAcc'] == pytest.approx(wanted['aAcc'])
 
 
+def test_a_ring_where_the_model_was_trained(monkeypatch, tmp_path):
+    plots = sys.modules['plots']
+    drawn = []
+    monkeypatch.setattr(plots, '_save', lambda figure, stem: drawn.append(
+        figure.axes[0]))
+    points = [dict(method='a', share=share, median=share, low=share,
+                   high=share, trained=share == 5) for share in (0, 5, 9)]
+    plots.plot_shares(points, '', tmp_path / 'x', 'mIoU')
+    _, rings = drawn[0].get_lines()
+    assert rings.get_xydata().tolist() == [[5, 5]]
+    assert rings.get_fillstyle() == 'none'
+    assert drawn[0].get_ylabel() == 'mIoU'
+
+
+def test_out_is_a_file(models, tmp_path, capsys):
+    (tmp_path / 'out').write_text('mine')
+    with pytest.raises(SystemExit):
+        tool.main([*models['Cropr'], '--out', str(tmp_path / 'out')])
+    assert 'is no folder' in capsys.readouterr().err
+    assert (tmp_path / 'out').read_text() == 'mine'
+
+
+def test_a_checkpoint_of_another_model(models, tmp_path, capsys):
+    torch.save(dict(state_dict={'a': torch.zeros(1)}), tmp_path / 'x.pth')
+    with pytest.raises(SystemExit):
+        tool.main([models['Cropr'][0], str(tmp_path / 'x.pth'), '--out',
+                   str(tmp_path / 'out')])
+    assert 'error: ' in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
+
+
 @pytest.mark.parametrize('words, message', [
+    (['--cfg-options', 'test_dataloader=None'], 'no test_dataloader'),
+    (['--also', 'other', str(CONFIG), 'no.pth'], 'other: no checkpoint'),
     (['--tpr', '1'], 'from 0 to below 1, got 1'),
     (['--also', 'a', 'x.py', 'x.pth', '--name', 'a'], 'name of its own'),
     (['--also', 'a', str(CONFIG), 'no.pth'], 'no checkpoint at no.pth'),

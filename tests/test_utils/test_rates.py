@@ -9,12 +9,14 @@ CONFIG = ROOT / ('configs/cropr/cropr-tpr78_digits-eva_linear_1xb32-4e_'
                  'digits-scenes-96x96.py')
 
 
-def test_modules_stay_and_the_share_is_another():
+@pytest.mark.parametrize('amount', [
+    dict(keep=[72, 24]), dict(rate=[0, 40]), dict(keep_rate=[.5, .5])])
+def test_modules_stay_and_the_share_is_another(amount):
     cfg = Config.fromfile(CONFIG)
-    cfg.model.backbone.reducer = dict(type='mmcropr.Random', keep=[72, 24])
+    cfg.model.backbone.reducer = dict(type='mmcropr.Random', **amount)
     reducer = with_tpr(cfg, .5).model.backbone.reducer
     assert reducer == dict(type='mmcropr.Random', modules=[0, 1], tpr=.5)
-    assert cfg.model.backbone.reducer.keep == [72, 24], 'not changed'
+    assert 'tpr' not in cfg.model.backbone.reducer, 'not changed'
     inside = Config(dict(model=dict(
         type='mmcropr.CroprDetector', detector=cfg.model)))
     changed = with_tpr(inside, .25).model.detector.backbone.reducer
@@ -30,3 +32,5 @@ def test_a_config_without_one_reducer():
     cfg.model.backbone.reducer = [cfg.model.backbone.reducer]
     with pytest.raises(ValueError, match='this one has several'):
         with_tpr(cfg, 0.5)
+    with pytest.raises(ValueError, match='no model'):
+        with_tpr(Config(dict()), 0.5)

@@ -32,6 +32,10 @@ METRICS = ('mIoU', 'coco/bbox_mAP', 'coco_panoptic/PQ', 'accuracy/top1', 'd1')
 Point = Dict[str, Any]
 
 
+class CannotPrune(ValueError):
+    """A model cannot be built with a share."""
+
+
 def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=' '.join(__doc__.split()))
     add = parser.add_argument
@@ -57,6 +61,9 @@ def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     for share in args.tpr:
         if not 0 <= share < 1:
             parser.error(f'--tpr: shares are from 0 to below 1, got {share:g}')
+    args.tpr = sorted(set(args.tpr))
+    if args.out.exists() and not args.out.is_dir():
+        parser.error(f'--out {args.out} is no folder')
     name = args.name or Path(args.config).stem.split('_')[0]
     args.models = [[name, args.config, args.checkpoint], *args.also]
     names = [model[0] for model in args.models]
@@ -79,6 +86,8 @@ def load(config: str, checkpoint: str, options: Optional[dict]) -> Config:
         raise FileNotFoundError(f'no checkpoint at {checkpoint}')
     import_hosts(cfg)
     with_tpr(cfg, 0)  # refuses what has not one reducer
+    if cfg.get('test_dataloader') is None:
+        raise ValueError('the config has no test_dataloader.')
     check_data(cfg, 'test_dataloader')
     use_cpu_processes(cfg)
     cfg.load_from, cfg.log_level = checkpoint, 'WARNING'
@@ -99,8 +108,8 @@ def evaluate(cfg: Config, name: str) -> Point:
         ``img_size``; ``metrics``.
 
     Raises:
-        ValueError: If the schedule cannot do it, or the checkpoint is of
-            another model.
+        CannotPrune: If the model cannot be built.
+        ValueError: If the checkpoint is of another model.
     """
     with tempfile.TemporaryDirectory() as folder, quiet(), (
             warnings.catch_warnings()):
@@ -108,7 +117,10 @@ def evaluate(cfg: Config, name: str) -> Point:
         # Names of their own: mmengine keeps what it has built by name
         cfg.work_dir = cfg.experiment_name = folder
         (cfg.get('visualizer') or {}).pop('name', None)
-        runner = Runner.from_cfg(cfg)
+        try:
+            runner = Runner.from_cfg(cfg)
+        except ValueError as error:
+            raise CannotPrune(str(error)) from error
         model = unwrap(runner.model)
         check_checkpoint(model, cfg.load_from)
         metrics = {key: float(value) for key, value in runner.test().items()
@@ -183,26 +195,34 @@ def write(points: List[Point], metric: str, failed: List[str],
 
 def run(args: argparse.Namespace) -> None:
     """Everything."""
-    configs = {name: load(config, checkpoint, args.cfg_options)
-               for name, config, checkpoint in args.models}
+    configs = {}
+    for name, config, checkpoint in args.models:
+        try:
+            configs[name] = load(config, checkpoint, args.cfg_options)
+        except (ValueError, OSError) as error:
+            raise ValueError(f'{name}: {error}') from error
     points: List[Point] = []
     failed: List[str] = []
     metric, text = args.metric, ''
     bar = ProgressBar(len(configs) * (len(args.tpr) + 1))
-    for name, cfg in configs.items():
-        own = evaluate(cfg, name)
-        metric = choose(own['metrics'], metric)
-        points.append(dict(own, trained=True))
-        bar.update()
-        for share in args.tpr:
-            try:
-                points.append(dict(evaluate(with_tpr(cfg, share), name),
-                                   trained=False))
-            except ValueError as error:
-                failed.append(f'{name}, {100 * share:g} %: {error}')
+    try:
+        for name, cfg in configs.items():
+            own = evaluate(cfg, name)
+            metric = choose(own['metrics'], metric)
+            points.append(dict(own, trained=True))
             text = write(points, metric, failed, args)
             bar.update()
-    print(f'\n{text}')
+            for share in args.tpr:
+                try:
+                    points.append(dict(evaluate(with_tpr(cfg, share), name),
+                                       trained=False))
+                except CannotPrune as error:
+                    failed.append(f'{name}, {100 * share:g} %: {error}')
+                text = write(points, metric, failed, args)
+                bar.update()
+    finally:
+        print()  # behind the bar
+    print(text)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
