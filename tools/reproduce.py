@@ -50,7 +50,8 @@ def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     add('--curve', action='store_true',
         help='accuracy against the share that is pruned')
     add('--start', type=Path, metavar='CHECKPOINT',
-        help='of the model without pruning; made if it is not given')
+        help='of the model without pruning, for all rows, also those that '
+        'read out the class token; made if it is not given')
     add('--out', type=Path, default=Path('work_dirs/reproduce'),
         help='folder of all runs (default: work_dirs/reproduce)')
     add('--data', type=Path, help='folder of the data sets (default: data, '
