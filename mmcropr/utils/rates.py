@@ -5,7 +5,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmcropr.models.reducers.build import AMOUNTS
+AMOUNTS = ('rate', 'tpr', 'keep', 'keep_rate')  # a reducer takes one
 
 
 def backbone_of(cfg: Config) -> Any:

@@ -10,12 +10,12 @@ from mmengine.logging import print_log
 
 from mmcropr.registry import MODELS
 from mmcropr.structures import check_order
+from mmcropr.utils.rates import AMOUNTS
 
 from .base import Idle, TokenReducer
 from .hybrid import CombinedSchedule
 from .schedule import PruningSchedule
 
-AMOUNTS = ('rate', 'tpr', 'keep', 'keep_rate')
 SCHEDULE_KEYS = AMOUNTS + ('slope', 'modules', 'align')
 ReducerConfig = Union[dict, Sequence[dict]]
 
