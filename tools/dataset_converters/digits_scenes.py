@@ -16,7 +16,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Dict, Optional, Sequence
 
-import cv2
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
@@ -24,6 +23,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / 'analysis_tools')]
 import digits_annotations as annotations  # noqa: E402
 import digits_drawing as drawing  # noqa: E402
 import digits_photos as photos  # noqa: E402
+import digits_writing as writing  # noqa: E402
 import foreground_stats  # noqa: E402
 from digits_annotations import CLASSES, need  # noqa: E402
 
@@ -79,64 +79,6 @@ def split_samples(targets: np.ndarray) -> Dict[str, np.ndarray]:
     return dict(train=np.sort(np.concatenate(train)), val=val)
 
 
-def _write_png(path: Path, image: np.ndarray) -> None:
-    if image.ndim == 3:
-        image = image[..., ::-1]
-    # Not cv2.imwrite, which returns False when the disk is full.
-    path.write_bytes(cv2.imencode('.png', image)[1].tobytes())
-
-
-def _write_json(path: Path, content: Dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, separators=(',', ':')) + '\n')
-
-
-def _write_split(root: Path, split: str, images: np.ndarray,
-                 targets: np.ndarray, count: int,
-                 settings: drawing.SceneSettings, masks: str,
-                 style: Any) -> None:
-    """Draw a split from its digits, (S, 8, 8), and write all of it."""
-    maps = ['images', 'labels', 'panoptic'] + ['depth'] * settings.depth
-    for sub in [f'{name}/{split}' for name in maps] + ['annotations', 'meta']:
-        (root / sub).mkdir(parents=True, exist_ok=True)
-    coco: Dict[str, Any] = dict(
-        info=dict(description=f'digits scenes, {split}'),
-        images=[],
-        categories=annotations.CATEGORIES,
-        annotations=[])
-    single, multi, panoptic = [], [], []
-    for index in range(count):
-        scene = drawing.draw_scene(images, targets, SPLITS.index(split), index,
-                                   settings, style)
-        name = f'{index:06d}.png'
-        values = np.array([0] + [c + 1 for c in scene.classes], np.uint8)
-        _write_png(root / 'images' / split / name, scene.image)
-        _write_png(root / 'labels' / split / name, values[scene.owner])
-        if settings.depth:
-            _write_png(
-                root / 'depth' / split / name,
-                annotations.depth_map(scene, settings.digit_size))
-        segments, infos = annotations.panoptic_map(scene)
-        _write_png(root / 'panoptic' / split / name, segments)
-        panoptic.append(
-            dict(image_id=index, file_name=name, segments_info=infos))
-        found = annotations.annotate(scene, index,
-                                     len(coco['annotations']) + 1, masks)
-        coco['annotations'] += found
-        height, width = scene.owner.shape
-        coco['images'].append(
-            dict(id=index, file_name=name, height=height, width=width))
-        main_digit = max(found, key=lambda digit: digit['area'])
-        single.append(f'{name} {main_digit["category_id"] - 1}\n')
-        multi.append(dict(img_path=name, gt_label=sorted(set(scene.classes))))
-    _write_json(root / f'annotations/instances_{split}.json', coco)
-    coco.update(categories=annotations.PANOPTIC_CATEGORIES,
-                annotations=panoptic)
-    _write_json(root / f'annotations/panoptic_{split}.json', coco)
-    _write_json(root / f'meta/{split}_multilabel.json',
-                dict(metainfo=dict(classes=CLASSES[1:]), data_list=multi))
-    (root / f'meta/{split}.txt').write_text(''.join(single))
-
-
 def _read_marker(out: Path) -> Optional[Dict[str, Any]]:
     """What an earlier run left in a folder; None if it is not ours."""
     try:
@@ -149,7 +91,7 @@ def _read_marker(out: Path) -> Optional[Dict[str, Any]]:
 
 def make_data_set(out: Path, settings: drawing.SceneSettings,
                   counts: Dict[str, int], masks: str, overwrite: bool,
-                  background: str = 'textures') -> bool:
+                  background: str = 'textures', jobs: int = 1) -> bool:
     """Make the data set unless it is there.
 
     Args:
@@ -159,6 +101,7 @@ def make_data_set(out: Path, settings: drawing.SceneSettings,
         masks: Kind of segmentation, ``polygon`` or ``rle``.
         overwrite: Replace a data set that was made with other arguments.
         background: ``textures`` or ``photos``.
+        jobs: Processes that draw; what is drawn does not depend on them.
 
     Returns:
         Whether it was made; False if it was there, with the same arguments.
@@ -171,6 +114,8 @@ def make_data_set(out: Path, settings: drawing.SceneSettings,
         ValueError: A setting is out of range.
     """
     _check_arguments(settings, counts)
+    if jobs < 1:
+        raise ValueError(f'--jobs must be 1 or more, got {jobs}')
     arguments = dict(
         asdict(settings), num_scenes=counts, masks=masks, format=FORMAT)
     if not settings.depth:  # as data sets say that were made without it
@@ -199,14 +144,17 @@ def make_data_set(out: Path, settings: drawing.SceneSettings,
             prefix=f'.{out.name}-', dir=out.parent) as work:
         new = Path(work, 'new')
         for split, part in samples.items():
-            _write_split(new, split, source.images[part], source.target[part],
-                         counts[split], settings, masks, styles[split])
+            writing.write_split(
+                writing.Split(new, split, SPLITS.index(split),
+                              source.images[part], source.target[part],
+                              settings, masks, styles[split]), counts[split],
+                jobs)
         summary = dict(
             arguments=arguments,
             classes=CLASSES,
             palette=annotations.PALETTE)
         summary['samples'] = {k: v.tolist() for k, v in samples.items()}
-        _write_json(new / MARKER, summary)
+        writing.write_json(new / MARKER, summary)
         _publish(new, out, None if marker is None else Path(work, 'old'))
     return True
 
@@ -247,6 +195,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     add('--masks', choices=('polygon', 'rle'), default='polygon', help='COCO')
     add('--depth', action='store_true',
         help='write depth maps; larger digits are nearer, and cover others')
+    add('--jobs', type=int, default=1, help='processes that draw')
     add('--overwrite', action='store_true', help='replace an older data set')
     args = parser.parse_args(argv)
     args = argparse.Namespace(**{**DEFAULTS[args.background], **vars(args)})
@@ -257,7 +206,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         made = make_data_set(
             args.out.resolve(), settings,
             dict(train=args.num_train, val=args.num_val), args.masks,
-            args.overwrite, args.background)
+            args.overwrite, args.background, args.jobs)
     except (ValueError, ImportError, OSError) as error:
         parser.error(str(error))
     print(f'digits scenes: {args.num_train} train, {args.num_val} val, '
