@@ -6,6 +6,7 @@ and started again with the same arguments it goes on where it was.
 """
 import argparse
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -120,13 +121,14 @@ def check_folder(folder: Path, facts: Dict[str, Any], other: bool) -> None:
 
 
 def make_data(cfg: Any) -> None:
-    """Run the command of a config that makes its data; does nothing where
-    they are there."""
+    """Run the command of a config that makes its data, on all cores; does
+    nothing where they are there."""
     words = shlex.split(cfg.data_command)
     root = Path(words[2])
     if (root / 'digits_scenes.json').exists():
         return
-    words = [sys.executable, str(ROOT / words[1]), *words[2:]]
+    words = [sys.executable, str(ROOT / words[1]), *words[2:], '--jobs',
+             str(len(os.sched_getaffinity(0)))]
     print(f'making {root}', flush=True)
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:

@@ -2,6 +2,7 @@
 """What the command makes, leaves alone and refuses."""
 import subprocess
 import sys
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Optional
 
@@ -110,6 +111,7 @@ def test_old_comes_back_if_the_new_cannot_be_put(
     ('--clutter nan', ['--clutter', 'from 0 to 1', 'got nan']),
     ('--seed -1', ['--seed', '0 or more', 'got -1']),
     ('--masks png', ['--masks', 'polygon', 'rle', 'png']),
+    ('--jobs 0', ['--jobs', '1 or more', 'got 0']),
 ])
 def test_bad_arguments(tmp_path: Path, capsys: CaptureFixture, bad: str,
                        words: list) -> None:
@@ -138,3 +140,21 @@ def test_script_runs_from_anywhere(made: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout == 'digits scenes: 6 train, 3 val, 48x64 -> a/b\n'
     assert contents(tmp_path / 'a/b') == contents(made)
+
+
+def test_several_processes_draw_the_same(made: Path, tmp_path: Path) -> None:
+    tool.main([str(tmp_path / 'b'), *SMALL, '--jobs', '2'])
+    assert contents(tmp_path / 'b') == contents(made)
+
+
+def test_a_process_that_fails(tmp_path: Path,
+                              monkeypatch: MonkeyPatch) -> None:
+    """Nothing is left behind; forked processes draw as this one does."""
+    def fail(*args: object) -> None:
+        raise OSError('no room')
+
+    monkeypatch.setattr(tool.drawing, 'draw_scene', fail)
+    monkeypatch.setattr(tool.writing, 'Pool', get_context('fork').Pool)
+    with pytest.raises(SystemExit):
+        tool.main([str(tmp_path / 'b'), *SMALL, '--jobs', '2'])
+    assert not list(tmp_path.iterdir())

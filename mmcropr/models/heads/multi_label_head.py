@@ -121,7 +121,8 @@ class CroprMultiLabelHead(AuxiliaryHead):
             labels = self._labels(sample).to(device)
             ignored = labels == self.ignore_index
             labels = labels.where((labels >= 0) & (labels < count), count)
-            row[labels.masked_fill(ignored, count + 1)] = 1
+            # Not row[...] = 1: the number would be copied to the GPU
+            row.index_fill_(0, labels.masked_fill(ignored, count + 1), 1)
         if found[:, count].any():  # one look per batch
             raise ValueError(self._wrong_maps(samples))
         return found[:, :count]

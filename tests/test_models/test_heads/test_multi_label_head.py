@@ -4,6 +4,7 @@ import torch
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmcropr.models import CroprMultiLabelHead, CroprViT
 from mmcropr.models.checks import check_model
@@ -143,6 +144,23 @@ def test_classes_of_label_maps(kind):
     found = head(ignore_index=0).targets(state, [
         with_map([[0, 3]], kind)] * 3)  # yapf: disable
     assert found.tolist() == [[0, 0, 0, 1]] * 3
+
+
+class NoNumbers(TorchDispatchMode):
+    """No number of Python's is written by a tensor of places: a GPU gets a
+    copy of it, and nothing else runs meanwhile."""
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        if 'index_put' in str(op) and not args[2].dim():
+            raise RuntimeError(f'{op} copies a number')
+        return op(*args, **kwargs or {})
+
+
+def test_label_maps_without_copies_of_numbers():
+    _, state = backbone_state()
+    with NoNumbers():
+        found = head().targets(state, [with_map([[0, 3]])] * 3)
+    assert found.tolist() == [[1, 0, 0, 1]] * 3
 
 
 @pytest.mark.parametrize('sample, message', [
