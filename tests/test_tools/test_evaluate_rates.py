@@ -39,20 +39,22 @@ def test_table_and_curve(models, tmp_path, capsys):
     out = tmp_path / 'out'
     tool.main([*models['Cropr'], '--name', 'ours', '--also', 'Random',
                *models['Random'], '--out', str(out), '--tpr', '.9', '0',
-               '.999', '.9'])
+               '.999', '.9', '.501'])
     said = capsys.readouterr().out
     found = json.loads((out / 'rates.json').read_text())
     lines = [(p['method'], p['tokens'], round(p['share'], 1), p['trained'])
              for p in found['points']]
     assert lines == [
-        ('ours', 145, 0., False), ('ours', 32, 78.5, True),
+        ('ours', 145, 0., False), ('ours', 72, 50.7, False),
+        ('ours', 32, 78.5, True),
         ('ours', 16, 89.6, False), ('Random', 145, 0., False),
         ('Random', 72, 50.7, True), ('Random', 16, 89.6, False)]
     ratios = [p['ratio'] for p in found['points']]
-    assert ratios[0] == ratios[3] == 1 and 1 < ratios[4] < ratios[5]
+    assert ratios[0] == ratios[4] == 1 and 1 < ratios[5] < ratios[6]
     assert found['metric'] == 'mIoU'
     assert [why.split(':')[0] for why in found['left_out']] == [
-        'ours, 99.9 %', 'Random, 99.9 %']
+        'ours, 99.9 %', 'Random, 50.1 %', 'Random, 99.9 %']
+    assert 'the same tokens as another row: ' in found['left_out'][1]
     assert '| ours | **78.5 %** | 32 |' in said
     assert said.rstrip().endswith((out / 'rates.md').read_text().rstrip())
     assert sorted(p.name for p in out.iterdir()) == [

@@ -8,7 +8,7 @@ import tempfile
 import warnings
 from numbers import Real
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
 
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
@@ -33,7 +33,7 @@ Point = Dict[str, Any]
 
 
 class CannotPrune(ValueError):
-    """A model cannot be built with a share."""
+    """A model cannot be built with a share, or another row has its tokens."""
 
 
 def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
@@ -94,12 +94,13 @@ def load(config: str, checkpoint: str, options: Optional[dict]) -> Config:
     return cfg
 
 
-def evaluate(cfg: Config, name: str) -> Point:
+def evaluate(cfg: Config, name: str, seen: Set[Tuple[int, ...]]) -> Point:
     """Metrics of a config's own evaluation, and what its schedule leaves.
 
     Args:
         cfg: With the checkpoint.
         name: Of the method.
+        seen: Tokens behind each module in rows before; gets those of this.
 
     Returns:
         ``method``; ``share`` of the patches that is pruned, percent;
@@ -108,7 +109,7 @@ def evaluate(cfg: Config, name: str) -> Point:
         ``img_size``; ``metrics``.
 
     Raises:
-        CannotPrune: If the model cannot be built.
+        CannotPrune: If the model cannot be built, or a row has been seen.
         ValueError: If the checkpoint is of another model.
     """
     with tempfile.TemporaryDirectory() as folder, quiet(), (
@@ -122,11 +123,16 @@ def evaluate(cfg: Config, name: str) -> Point:
         except ValueError as error:
             raise CannotPrune(str(error)) from error
         model = unwrap(runner.model)
+        backbone = find_backbone(model)
+        lengths = tuple(backbone.lengths(training=False))
+        if lengths in seen:
+            raise CannotPrune('the same tokens as another row: ' + ', '.join(
+                map(str, lengths)))
+        seen.add(lengths)
         check_checkpoint(model, cfg.load_from)
         metrics = {key: float(value) for key, value in runner.test().items()
                    if isinstance(value, Real)}
-    backbone = find_backbone(model)
-    trunk, tokens = backbone.trunk, backbone.lengths(training=False)[-1]
+    trunk, tokens = backbone.trunk, lengths[-1]
     patches = trunk.grid[0] * trunk.grid[1]
     neck = getattr(getattr(model, 'detector', model), 'neck', None)
     return dict(
@@ -207,15 +213,17 @@ def run(args: argparse.Namespace) -> None:
     bar = ProgressBar(len(configs) * (len(args.tpr) + 1))
     try:
         for name, cfg in configs.items():
-            own = evaluate(cfg, name)
+            seen: Set[Tuple[int, ...]] = set()
+            own = evaluate(cfg, name, seen)
             metric = choose(own['metrics'], metric)
             points.append(dict(own, trained=True))
             text = write(points, metric, failed, args)
             bar.update()
             for share in args.tpr:
                 try:
-                    points.append(dict(evaluate(with_tpr(cfg, share), name),
-                                       trained=False))
+                    points.append(dict(
+                        evaluate(with_tpr(cfg, share), name, seen),
+                        trained=False))
                 except CannotPrune as error:
                     failed.append(f'{name}, {100 * share:g} %: {error}')
                 text = write(points, metric, failed, args)
