@@ -6,10 +6,10 @@ and started again with the same arguments it goes on where it was.
 """
 import argparse
 import json
-import os
 import shlex
 import subprocess
 import sys
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Dict, List, NoReturn, Optional, Sequence, Tuple
@@ -17,8 +17,8 @@ from typing import Any, Dict, List, NoReturn, Optional, Sequence, Tuple
 TOOLS = Path(__file__).resolve().parent
 sys.path[:0] = [str(TOOLS), str(TOOLS / 'analysis_tools')]
 from reproduction import report  # noqa: E402
-from reproduction.jobs import (RESULT, DiskFull, Job, run_all,  # noqa: E402
-                               write_json)
+from reproduction.jobs import (RESULT, DiskFull, Job, cores,  # noqa: E402
+                               run_all, write_json)
 from reproduction.rows import TABLES, Row, choose, curve_rows  # noqa: E402
 from reproduction.settings import (SCALES, TASKS, Scale,  # noqa: E402
                                    base_config, row_config)
@@ -128,13 +128,24 @@ def make_data(cfg: Any) -> None:
     if (root / 'digits_scenes.json').exists():
         return
     words = [sys.executable, str(ROOT / words[1]), *words[2:], '--jobs',
-             str(len(os.sched_getaffinity(0)))]
+             str(cores())]
     print(f'making {root}', flush=True)
-    done = subprocess.run(words, capture_output=True, text=True)
-    if done.returncode:
-        raise ValueError(f'{shlex.join(words)}: '
-                         f'{done.stderr.strip().splitlines()[-1]}')
-    print(done.stdout.strip(), flush=True)
+    process = subprocess.Popen(words, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True)
+    try:
+        said, errors = process.communicate()
+    except KeyboardInterrupt:  # a terminal sends it to both
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(20)
+        raise
+    finally:
+        process.terminate()  # it takes away what is not whole
+        process.wait()
+    if process.returncode:
+        lines = errors.strip().splitlines() or [
+            f'it ended with {process.returncode}']
+        raise ValueError(f'{shlex.join(words)}: {lines[-1]}')
+    print(said.strip(), flush=True)
 
 
 def make_starts(args: argparse.Namespace, folder: Path,

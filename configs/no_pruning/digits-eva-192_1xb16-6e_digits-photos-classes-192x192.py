@@ -14,7 +14,7 @@ train_dataloader = dict(batch_size=16)
 param_scheduler = _base_.param_scheduler
 param_scheduler[1].end = 6
 train_cfg = dict(max_epochs=6, val_interval=6)
-# What is new learns faster: one query of a small ViT learns nothing at first.
+# Queries of a small ViT learn nothing at first, so what is new learns faster.
 # Tokens leave from the beginning on, so that the blocks behind have time, too
 fast = dict(lr_mult=3.)
 optim_wrapper = dict(

@@ -13,7 +13,7 @@ model = dict(
 param_scheduler = _base_.param_scheduler
 param_scheduler[1].end = 4
 train_cfg = dict(max_epochs=4, val_interval=4)
-# What is new learns faster: one query of a small ViT learns nothing at first.
+# Queries of a small ViT learn nothing at first, so what is new learns faster.
 # Tokens leave from the beginning on, so that the blocks behind have time, too
 fast = dict(lr_mult=3.)
 optim_wrapper = dict(

@@ -1,10 +1,14 @@
 # Copyright (c) mmcropr contributors.
 """What the command makes, leaves alone and refuses."""
+import os
+import signal
 import subprocess
 import sys
+import time
 from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Optional
+from typing import Any, Callable, Optional
 
 import pytest
 from pytest import CaptureFixture, MonkeyPatch, TempPathFactory
@@ -142,19 +146,63 @@ def test_script_runs_from_anywhere(made: Path, tmp_path: Path) -> None:
     assert contents(tmp_path / 'a/b') == contents(made)
 
 
-def test_several_processes_draw_the_same(made: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def forks(monkeypatch: MonkeyPatch) -> list:
+    """Processes that draw, as copies of this one, with what tests change."""
+    started = []
+
+    def start(**options: Any) -> BaseProcess:
+        started.append(get_context('fork').Process(**options))
+        return started[-1]
+
+    monkeypatch.setattr(tool.writing, 'Process', start)
+    return started
+
+
+def test_several_processes_draw_the_same(made: Path, tmp_path: Path,
+                                         forks: list) -> None:
     tool.main([str(tmp_path / 'b'), *SMALL, '--jobs', '2'])
     assert contents(tmp_path / 'b') == contents(made)
+    assert len(forks) == 4  # two for each split
+    assert not any(process.is_alive() for process in forks)
 
 
-def test_a_process_that_fails(tmp_path: Path,
-                              monkeypatch: MonkeyPatch) -> None:
-    """Nothing is left behind; forked processes draw as this one does."""
-    def fail(*args: object) -> None:
-        raise OSError('no room')
+def no_room(*args: object) -> None:
+    raise OSError('no room')
 
-    monkeypatch.setattr(tool.drawing, 'draw_scene', fail)
-    monkeypatch.setattr(tool.writing, 'Pool', get_context('fork').Pool)
-    with pytest.raises(SystemExit):
-        tool.main([str(tmp_path / 'b'), *SMALL, '--jobs', '2'])
+
+def die(*args: object) -> None:
+    if args[3] == 1:  # a scene of the second process
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(600)
+
+
+@pytest.mark.parametrize('fail, message', [
+    (no_room, 'no room'), (die, 'draws scene 1 was killed')])
+def test_a_process_that_fails(tmp_path: Path, monkeypatch: MonkeyPatch,
+                              capsys: CaptureFixture, forks: list,
+                              fail: Callable, message: str) -> None:
+    """Nothing waits for it, and nothing is left behind."""
+    draw = tool.drawing.draw_scene
+    monkeypatch.setattr(
+        tool.drawing, 'draw_scene', lambda *args: fail(*args)
+        if fail is no_room or args[3] else draw(*args))
+    assert message in refusal(capsys, tmp_path / 'b', '--jobs', '2')
+    assert not list(tmp_path.iterdir())
+    assert not any(process.is_alive() for process in forks)
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_stopped_while_several_draw(tmp_path: Path, number: int) -> None:
+    """By a signal to all of them, as a terminal or a scheduler sends it."""
+    process = subprocess.Popen(
+        [sys.executable, tool.__file__, str(tmp_path / 'b'), '--num-train',
+         '5000', '--jobs', '2'], start_new_session=True,
+        stderr=subprocess.PIPE, text=True)
+    while not list(tmp_path.glob('.b-*/new/images/train/*')):
+        assert process.poll() is None, process.stderr
+        time.sleep(.05)
+    os.killpg(process.pid, number)
+    process.communicate(timeout=60)
+    assert process.returncode not in (0, None)
     assert not list(tmp_path.iterdir())

@@ -215,3 +215,43 @@ def test_metrics_of_the_last_evaluation(tmp_path):
     assert jobs.read_metrics(tmp_path, 'mIoU')['mIoU'] == 6
     assert jobs.read_metrics(tmp_path, 'accuracy/top1') == {}
     assert jobs.read_metrics(tmp_path / '1', 'mIoU') == {}
+
+
+def converter(tmp_path, line):
+    """A config whose data come from a script of one line."""
+    script = tmp_path / 'converter.py'
+    script.write_text(f'import os, signal, sys, time\n{line}\n')
+    return Config(dict(
+        data_command=f'python {script} {tmp_path}/new --seed 1'))
+
+
+def test_data_are_drawn_on_all_cores(tmp_path, capsys):
+    reproduce.make_data(converter(tmp_path, 'print(*sys.argv[1:])'))
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        f'{tmp_path}/new --seed 1 --jobs {jobs.cores()}')
+
+
+@pytest.mark.parametrize('line, message', [
+    ('sys.exit("no room")', 'no room'),
+    ('os.kill(os.getpid(), signal.SIGKILL)', 'it ended with -9')])
+def test_data_that_cannot_be_drawn(tmp_path, line, message):
+    with pytest.raises(ValueError, match=f'new.*: {message}'):
+        reproduce.make_data(converter(tmp_path, line))
+
+
+def test_drawing_stops_with_the_tool(tmp_path, monkeypatch):
+    """By SIGTERM, which lets it take away what is not whole."""
+    cfg = converter(tmp_path, (
+        'signal.signal(signal.SIGTERM, lambda *a: sys.exit())\n'
+        f'open("{tmp_path}/begun", "w")\n'
+        f'try: time.sleep(60)\nfinally: open("{tmp_path}/tidy", "w")'))
+
+    def stop(process):
+        while not (tmp_path / 'begun').exists():
+            time.sleep(.05)
+        raise SystemExit(143)
+
+    monkeypatch.setattr(reproduce.subprocess.Popen, 'communicate', stop)
+    with pytest.raises(SystemExit):
+        reproduce.make_data(cfg)
+    assert (tmp_path / 'tidy').exists()

@@ -32,8 +32,8 @@ METRICS = ('mIoU', 'coco/bbox_mAP', 'coco_panoptic/PQ', 'accuracy/top1', 'd1')
 Point = Dict[str, Any]
 
 
-class CannotPrune(ValueError):
-    """A model cannot be built with a share, or another row has its tokens."""
+class LeftOut(ValueError):
+    """A share has no row of its own: why."""
 
 
 def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
@@ -44,7 +44,8 @@ def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     add('--out', type=Path, required=True, metavar='DIR',
         help='for rates.json, rates.md, rates.png and rates.svg')
     add('--tpr', type=float, nargs='+', default=SHARES, metavar='0..1',
-        help='shares of the patches; default: ' + ' '.join(
+        help='shares of the patches; of those that leave the same tokens the '
+        'first counts; default: ' + ' '.join(
             f'{share:g}' for share in SHARES))
     add('--metric', help='that is drawn; default: the first that an '
         f'evaluation gives of {", ".join(METRICS)}')
@@ -100,7 +101,8 @@ def evaluate(cfg: Config, name: str, seen: Set[Tuple[int, ...]]) -> Point:
     Args:
         cfg: With the checkpoint.
         name: Of the method.
-        seen: Tokens behind each module in rows before; gets those of this.
+        seen: Lengths behind the modules, of the method's earlier rows; those
+            of this row are added.
 
     Returns:
         ``method``; ``share`` of the patches that is pruned, percent;
@@ -109,7 +111,8 @@ def evaluate(cfg: Config, name: str, seen: Set[Tuple[int, ...]]) -> Point:
         ``img_size``; ``metrics``.
 
     Raises:
-        CannotPrune: If the model cannot be built, or a row has been seen.
+        LeftOut: If the model cannot be built, or has the lengths of an earlier
+            row.
         ValueError: If the checkpoint is of another model.
     """
     with tempfile.TemporaryDirectory() as folder, quiet(), (
@@ -121,12 +124,12 @@ def evaluate(cfg: Config, name: str, seen: Set[Tuple[int, ...]]) -> Point:
         try:
             runner = Runner.from_cfg(cfg)
         except ValueError as error:
-            raise CannotPrune(str(error)) from error
+            raise LeftOut(str(error)) from error
         model = unwrap(runner.model)
         backbone = find_backbone(model)
         lengths = tuple(backbone.lengths(training=False))
         if lengths in seen:
-            raise CannotPrune('the same tokens as another row: ' + ', '.join(
+            raise LeftOut('the same tokens as another row: ' + ', '.join(
                 map(str, lengths)))
         seen.add(lengths)
         check_checkpoint(model, cfg.load_from)
@@ -224,7 +227,7 @@ def run(args: argparse.Namespace) -> None:
                     points.append(dict(
                         evaluate(with_tpr(cfg, share), name, seen),
                         trained=False))
-                except CannotPrune as error:
+                except LeftOut as error:
                     failed.append(f'{name}, {100 * share:g} %: {error}')
                 text = write(points, metric, failed, args)
                 bar.update()

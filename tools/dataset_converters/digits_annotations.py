@@ -90,16 +90,15 @@ def _mask_to_rle(mask: np.ndarray) -> Dict[str, Any]:
         counts=rle['counts'].decode('ascii'))
 
 
-def annotate(scene: Scene, image_id: int, first_id: int,
-             masks: str) -> List[Dict[str, Any]]:
-    """COCO annotations of the visible parts of a scene's digits."""
+def annotate(scene: Scene, image_id: int, masks: str) -> List[Dict[str, Any]]:
+    """COCO annotations of the visible parts of a scene's digits, without
+    their ``id``."""
     encode = _mask_to_rle if masks == 'rle' else mask_to_polygons
     annotations = []
-    for number, label in enumerate(scene.classes):
-        mask = scene.owner == number + 1
+    for number, label in enumerate(scene.classes, 1):
+        mask = scene.owner == number
         annotations.append(
             dict(
-                id=first_id + number,
                 image_id=image_id,
                 category_id=label + 1,
                 bbox=list(cv2.boundingRect(mask.astype(np.uint8))),

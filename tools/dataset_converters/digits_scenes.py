@@ -195,7 +195,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     add('--masks', choices=('polygon', 'rle'), default='polygon', help='COCO')
     add('--depth', action='store_true',
         help='write depth maps; larger digits are nearer, and cover others')
-    add('--jobs', type=int, default=1, help='processes that draw')
+    add('--jobs', type=int, default=1,
+        help='processes that draw; the scenes do not depend on it')
     add('--overwrite', action='store_true', help='replace an older data set')
     args = parser.parse_args(argv)
     args = argparse.Namespace(**{**DEFAULTS[args.background], **vars(args)})

@@ -3,15 +3,19 @@
 import json
 import signal
 from contextlib import contextmanager
-from multiprocessing import Pool
+from itertools import cycle
+from multiprocessing import Pipe, Process
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, NamedTuple
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple
 
 import cv2
 import digits_annotations as annotations
 import digits_drawing as drawing
 import numpy as np
 from digits_annotations import CLASSES
+
+STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 def _write_png(path: Path, image: np.ndarray) -> None:
@@ -22,15 +26,27 @@ def _write_png(path: Path, image: np.ndarray) -> None:
 
 
 def write_json(path: Path, content: Dict[str, Any]) -> None:
+    """In one line."""
     path.write_text(json.dumps(content, separators=(',', ':')) + '\n')
 
 
 class Split(NamedTuple):
-    """What all scenes of a split have in common, to draw and write them."""
+    """What all scenes of a split have in common, to draw and write them.
+
+    Args:
+        root: Folder of the data set.
+        name: Of the split.
+        number: Of the split, for seeds.
+        images: Digits, (S, 8, 8).
+        targets: Their classes, (S, ).
+        settings: Of the scenes.
+        masks: Kind of segmentation, ``polygon`` or ``rle``.
+        style: Draws the background.
+    """
     root: Path
     name: str
-    number: int  # of the split, for seeds
-    images: np.ndarray  # digits, (S, 8, 8)
+    number: int
+    images: np.ndarray
     targets: np.ndarray
     settings: drawing.SceneSettings
     masks: str
@@ -52,24 +68,43 @@ class Split(NamedTuple):
         return dict(
             size=scene.owner.shape,
             segments=infos,
-            digits=annotations.annotate(scene, index, 1, self.masks))
+            digits=annotations.annotate(scene, index, self.masks))
 
 
 def _file_name(index: int) -> str:
     return f'{index:06d}.png'
 
 
-def _begin_process(split: Split) -> None:
-    """Keep in a process what its scenes have in common."""
-    global _split
-    _split = split
-    cv2.setNumThreads(0)
+def _draw(split: Split, indices: range, end: Connection,
+          others: List[Connection]) -> None:
+    """What a process runs: some scenes, each sent once it is written, or what
+    went wrong."""
+    for other in others:  # of the first process: without it sending shall fail
+        other.close()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends it
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+    cv2.setNumThreads(0)
+    try:
+        for index in indices:
+            end.send(split.write(index))
+    except BrokenPipeError:  # the first process was killed
+        return
+    except Exception as error:
+        end.send(error)
 
 
-def _write_scene(index: int) -> Dict[str, Any]:
-    return _split.write(index)
+def _receive(end: Connection, index: int) -> Dict[str, Any]:
+    """Annotations of the next scene of a process; its error is raised."""
+    try:
+        found = end.recv()
+    except EOFError:
+        raise OSError(
+            f'the process that draws scene {index} was killed; if memory was '
+            'short, give fewer --jobs') from None
+    if isinstance(found, Exception):
+        raise found
+    return found
 
 
 @contextmanager
@@ -80,8 +115,36 @@ def _written_scenes(split: Split, count: int,
     if jobs == 1:
         yield map(split.write, range(count))
         return
-    with Pool(min(jobs, count), _begin_process, (split, )) as pool:
-        yield pool.imap(_write_scene, range(count), chunksize=4)
+    processes: List[Process] = []
+    try:
+        yield map(_receive, cycle(_start(split, count, min(jobs, count),
+                                         processes)), range(count))
+    finally:
+        for process in processes:
+            if process.pid is not None:
+                process.terminate()
+                process.join()
+
+
+def _start(split: Split, count: int, jobs: int,
+           processes: List[Process]) -> List[Connection]:
+    """Start processes, which are put into a list; where each sends what it
+    has written, the scenes in turn."""
+    ends: List[Connection] = []
+    # While a process is forked, Python drops what a handler raises
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    try:
+        for first in range(jobs):
+            end, other = Pipe(duplex=False)
+            ends.append(end)
+            processes.append(Process(
+                target=_draw, daemon=True,
+                args=(split, range(first, count, jobs), other, ends)))
+            processes[-1].start()
+            other.close()  # so that its own is the last, and ends with it
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return ends
 
 
 def write_split(split: Split, count: int, jobs: int) -> None:
@@ -102,9 +165,9 @@ def write_split(split: Split, count: int, jobs: int) -> None:
             panoptic.append(
                 dict(image_id=index, file_name=file_name,
                      segments_info=scene['segments']))
-            for digit in found:  # numbered within the scene until now
-                digit['id'] += len(coco['annotations'])
-            coco['annotations'] += found
+            for digit in found:
+                coco['annotations'].append(
+                    dict(id=len(coco['annotations']) + 1, **digit))
             height, width = scene['size']
             coco['images'].append(
                 dict(id=index, file_name=file_name, height=height,

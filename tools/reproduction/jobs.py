@@ -68,6 +68,13 @@ def write_json(path: Path, content: Any) -> None:
         part.write_text(json.dumps(content, indent=2) + '\n')
 
 
+def cores() -> int:
+    """That this process may use."""
+    if hasattr(os, 'sched_getaffinity'):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def check_space(folder: Path) -> None:
     """Raise :class:`DiskFull` if there is no room for a run."""
     free = shutil.disk_usage(folder).free
@@ -225,7 +232,7 @@ def run_all(jobs: List[Job], side_by_side: int,
     """
     waiting = [job for job in jobs if job.result is None]
     progress = Progress(len(jobs), len(jobs) - len(waiting), side_by_side)
-    threads = max(1, len(os.sched_getaffinity(0)) // side_by_side)
+    threads = max(1, cores() // side_by_side)
     failures: Dict[str, str] = {}
     started: List[subprocess.Popen] = []
     pool = ThreadPoolExecutor(side_by_side)
