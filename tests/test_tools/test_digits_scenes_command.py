@@ -195,10 +195,12 @@ def test_a_process_that_fails(tmp_path: Path, monkeypatch: MonkeyPatch,
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_stopped_while_several_draw(tmp_path: Path, number: int) -> None:
     """By a signal to all of them, as a terminal or a scheduler sends it."""
+    # A shell lets jobs in the background ignore SIGINT, and so all they start
     process = subprocess.Popen(
         [sys.executable, tool.__file__, str(tmp_path / 'b'), '--num-train',
          '5000', '--jobs', '2'], start_new_session=True,
-        stderr=subprocess.PIPE, text=True)
+        stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL))  # yapf: disable
     while not list(tmp_path.glob('.b-*/new/images/train/*')):
         assert process.poll() is None, process.stderr
         time.sleep(.05)
