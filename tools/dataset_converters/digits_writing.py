@@ -26,7 +26,7 @@ def _write_png(path: Path, image: np.ndarray) -> None:
 
 
 def write_json(path: Path, content: Dict[str, Any]) -> None:
-    """In one line."""
+    """Write JSON in one line."""
     path.write_text(json.dumps(content, separators=(',', ':')) + '\n')
 
 
