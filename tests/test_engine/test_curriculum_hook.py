@@ -60,6 +60,8 @@ def test_ramps_that_fill_a_run(share, begin):
     (dict(begin=-.1), 'begin=-0.1'),
     (dict(begin=.6), 'begin=0.6 and share=0.5'),
     (dict(curve='step'), "one of linear, cosine, got 'step'"),
+    (dict(vary_from=1.), r'vary_from must be in \[0, 1\), .* got 1.0'),
+    (dict(vary_from=-.1), 'vary_from must be .* got -0.1'),
 ])
 def test_ramps_that_do_not_exist(options, message):
     with pytest.raises(ValueError, match=message):
@@ -229,3 +231,31 @@ def test_levels_bound_the_number_of_rates():
     assert found == sorted(found) and found[-1] == (3, 3)
     with pytest.raises(ValueError, match='levels must be 1 or more, got 0'):
         PruningCurriculumHook(levels=0)
+
+
+def test_rates_that_vary():
+    """Only once the rate has risen, between the two ends, evenly, and the
+    same in every process that is at that iteration."""
+    model = CroprViT(TINY, img_size=64, reducer=dict(
+        type='mmcropr.Random', rate=4, align=1)).train()
+    runner = fake_runner(model)
+    runner.max_epochs = 4
+
+    def shares(**options) -> list:
+        hook, found = PruningCurriculumHook(**options), []
+        for runner.iter in range(400):
+            runner.epoch = runner.iter // 100
+            hook.before_train_iter(runner, 0)
+            found.append(model.progress[0] / model.progress[1])
+        return found
+
+    found = shares(vary_from=.25)
+    assert found[:100] == [0.] * 100 and shares()[100:] == [1.] * 300
+    drawn = found[100:]
+    assert .25 <= min(drawn) < .27 and .98 < max(drawn) <= 1
+    assert abs(np.mean(drawn) - .625) < .03 and len(set(drawn)) > 290
+    assert shares(vary_from=.25) == found  # no state: resumed is the same
+    drawn = shares(share=0., vary_from=.7, levels=10)
+    assert set(drawn) == {.7, .8, .9, 1.}
+    assert min(map(drawn.count, set(drawn))) > 60
+    assert set(shares(share=0., vary_from=0., levels=1)) == {0., 1.}

@@ -81,6 +81,17 @@ def test_one_query():
         queries=25)
 
 
+@pytest.mark.parametrize('table, row', [
+    pair for pair in ALL if 'varied' in pair[1]])
+def test_varied_rates(table, row):
+    """The same training in all else."""
+    cfg = config_of(table, row)
+    hook, = (hook for hook in cfg.custom_hooks if 'Curriculum' in hook.type)
+    assert hook.pop('vary_from') == 0
+    plain = config_of(table, row.replace(', varied rates', ''))
+    assert cfg.to_dict() == plain.to_dict()
+
+
 @pytest.mark.parametrize('words, workers', [
     ((), 0), (('--workers', '3'), 3),
     (('--scale', 'small'), 4), (('--scale', 'small', '--workers', '0'), 0)])

@@ -21,6 +21,8 @@ class Row(NamedTuple):
         neck: Another neck than that of the table; ``type`` and arguments.
         share: Of the patches that leaves; None for that of the table.
         queries: Of a Cropr module; None for those of the task.
+        vary_from: Part of the full rate from which on each iteration draws
+            its own; None for the full rate.
     """
     name: str
     method: Optional[str]
@@ -33,6 +35,7 @@ class Row(NamedTuple):
     neck: Optional[Dict[str, Any]] = None
     share: Optional[float] = None
     queries: Optional[str] = None
+    vary_from: Optional[float] = None
 
 
 class Table(NamedTuple):
@@ -71,7 +74,8 @@ def _cls() -> Tuple[Row, ...]:
         Row('DPC-KNN, no LLF', 'DPCKNN', 79.2, **plain),
         Row('EViT, no LLF', 'EViT', 84.5, **cls),
         Row('ToMe, no LLF', 'ToMe', 85.0, **plain),
-        Row('Cropr, no LLF', 'Cropr', 85.1, **plain))
+        Row('Cropr, no LLF', 'Cropr', 85.1, **plain),
+        Row('Cropr, no LLF, varied rates', 'Cropr', vary_from=0., **plain))
 
 
 def _cls_right() -> Tuple[Row, ...]:
@@ -91,7 +95,9 @@ def _seg() -> Tuple[Row, ...]:
         Row(NO_PRUNING, None, 56.7),
         Row(CROPR, 'Cropr', 56.6),
         Row('Cropr, one query', 'Cropr', queries='image'),
+        Row('Cropr, varied rates', 'Cropr', vary_from=0.),
         Row('Random', 'Random'),
+        Row('Random, varied rates', 'Random', vary_from=0.),
         Row('Variance', 'Variance'),
         Row('Attn Top-K', 'AttnTopK'),
         Row('Non-salient', 'NonSalient'),
@@ -120,7 +126,8 @@ def _det() -> Tuple[Row, ...]:
         Row('Random', 'Random', 60.6),
         Row('Variance', 'Variance', 62.0),
         Row('Attn Top-K', 'AttnTopK', 62.6),
-        Row(CROPR, 'Cropr', 63.0))
+        Row(CROPR, 'Cropr', 63.0),
+        Row('Cropr, varied rates', 'Cropr', vary_from=0.))
 
 
 def _ablation(heads: int = 3) -> Tuple[Row, ...]:

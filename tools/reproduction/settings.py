@@ -251,6 +251,12 @@ def _fuse(row: Row, model: ConfigDict) -> None:
     model.neck = neck
 
 
+def _curriculum(cfg: Config) -> ConfigDict:
+    """Its hook that raises the rate."""
+    return next(hook for hook in cfg.custom_hooks
+                if hook.type == 'mmcropr.PruningCurriculumHook')
+
+
 def row_config(row: Row, table: Table, cfg: Config, seed: int) -> Config:
     """The config of a row.
 
@@ -266,6 +272,8 @@ def row_config(row: Row, table: Table, cfg: Config, seed: int) -> Config:
         model.neck.pool = row.pool
     if row.method is None:
         return cfg
+    if row.vary_from is not None:
+        _curriculum(cfg).vary_from = row.vary_from
     backbone = model.backbone
     patches = (backbone.img_size // backbone.patch_size)**2
     if table.task == 'cls':

@@ -1,5 +1,6 @@
 # Copyright (c) mmcropr contributors.
 import math
+import random
 from typing import Optional, Tuple
 
 from mmengine.hooks import Hook
@@ -10,6 +11,7 @@ from mmcropr.registry import HOOKS
 from mmcropr.structures import Route
 
 CURVES = ('linear', 'cosine')
+FINE = 10**6  # steps between no pruning and the full rate
 
 
 def curriculum(step: int,
@@ -34,8 +36,18 @@ def curriculum(step: int,
     if step <= 0 or ramp == 1:
         return 0, 1
     if curve == 'cosine':
-        return round(5e5 * (1 - math.cos(math.pi * step / ramp))), 10**6
+        return round(FINE / 2 * (1 - math.cos(math.pi * step / ramp))), 10**6
     return step, ramp - 1
+
+
+def drawn(step: int, least: float, levels: int = FINE) -> Tuple[int, int]:
+    """Share of the full rate that iteration ``step`` draws from [least, 1].
+
+    Returns:
+        Numerator and denominator, which is ``levels``.
+    """
+    lowest = math.ceil(least * levels - 1e-9)
+    return random.Random(step).randint(lowest, levels), levels
 
 
 @HOOKS.register_module()
@@ -59,10 +71,16 @@ class PruningCurriculumHook(Hook):
         levels: The rate rises in so many steps of equal height, at most. Each
             rate is a shape of its own, which ``torch.compile`` compiles anew;
             with levels it does so a known number of times.
+        vary_from: Once the rate has risen, each iteration draws it anew,
+            evenly between this part of the full rate and the full rate, so
+            that the model works at all of these rates. The draw depends on
+            the iteration alone: it is the same in all processes, and in a
+            resumed run. By default the rate stays at its full value.
 
     Raises:
         ValueError: If ``share``, ``begin`` or their sum is not in [0, 1], or
-            ``curve`` is neither, or ``levels`` is below 1.
+            ``curve`` is neither, or ``levels`` is below 1, or ``vary_from``
+            is not in [0, 1).
     """
 
     priority = 'NORMAL'
@@ -72,7 +90,11 @@ class PruningCurriculumHook(Hook):
                  by_epoch: Optional[bool] = None,
                  begin: float = 0.,
                  curve: str = 'linear',
-                 levels: Optional[int] = None) -> None:
+                 levels: Optional[int] = None,
+                 vary_from: Optional[float] = None) -> None:
+        if vary_from is not None and not 0 <= vary_from < 1:
+            raise ValueError('vary_from must be in [0, 1), a part of the '
+                             f'full rate, got {vary_from}')
         if levels is not None and levels < 1:
             raise ValueError(f'levels must be 1 or more, got {levels}')
         if not 0 <= share <= 1:
@@ -85,6 +107,7 @@ class PruningCurriculumHook(Hook):
                              f'{curve!r}')
         self.share, self.by_epoch = share, by_epoch
         self.begin, self.curve, self.levels = begin, curve, levels
+        self.vary_from = vary_from
 
     def before_train(self, runner: Runner) -> None:
         if self.by_epoch and not isinstance(runner.train_loop,
@@ -118,6 +141,9 @@ class PruningCurriculumHook(Hook):
     def _set(self, runner: Runner) -> None:
         step, total = self._position(runner)
         progress = curriculum(step, total, self.share, self.begin, self.curve)
+        if self.vary_from is not None and progress[0] == progress[1]:
+            progress = drawn(runner.iter, self.vary_from,
+                             self.levels or FINE)
         if self.levels is not None:
             done, whole = progress
             progress = done * self.levels // whole, self.levels
