@@ -16,7 +16,7 @@ from mmengine.utils import ProgressBar
 
 from mmcropr.utils.files import staged
 from mmcropr.utils.logs import one_line_errors
-from mmcropr.utils.rates import backbone_of, with_tpr
+from mmcropr.utils.rates import add_tpr, backbone_of, with_tpr
 from mmcropr.visualization import (Fates, Picture, Predictor, block_colours,
                                    block_handles, check_out, list_images,
                                    removal_colours, save_figure)
@@ -36,9 +36,7 @@ def parse_args() -> argparse.Namespace:
         f'a model in demo/models: {", ".join(names()) or "none is there"}')
     parser.add_argument('checkpoint', nargs='?', help='of the training')
     parser.add_argument('--out', type=Path, required=True, metavar='DIR')
-    parser.add_argument(
-        '--tpr', type=float, metavar='0..1',
-        help='prune this share of the patches instead of what the config says')
+    add_tpr(parser)
     parser.add_argument(
         '--runs', type=int, default=3, help='that are timed per image, of '
         'which the median counts (video: 1)')
@@ -48,8 +46,6 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.runs < 1:
         parser.error('--runs must be 1 or more')
-    if args.tpr is not None and not 0 <= args.tpr < 1:
-        parser.error(f'--tpr is a share from 0 to below 1, got {args.tpr}')
     return args
 
 

@@ -13,6 +13,7 @@ from mmcropr.utils.data import check_data
 from mmcropr.utils.dist import leave_processes, use_cpu_processes
 from mmcropr.utils.loading import load_safely
 from mmcropr.utils.logs import ShortLogRunner, import_hosts, one_line_errors
+from mmcropr.utils.rates import add_tpr, with_tpr
 
 
 def parse_args() -> argparse.Namespace:
@@ -36,6 +37,7 @@ def parse_args() -> argparse.Namespace:
         'of its encoder')
     parser.add_argument(
         '--tta', action='store_true', help='test-time augmentation')
+    add_tpr(parser)
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
         help='replace settings of the config')
@@ -51,6 +53,8 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         parser.error(f'--out must end in .pkl or .pickle, got {args.out}')
+    if args.exported and args.tpr is not None:
+        parser.error('--exported goes not with --tpr: a file has its share')
     if args.exported and args.tta:
         parser.error('--exported goes not with --tta')
     if not Path(args.checkpoint).is_file() and '://' not in args.checkpoint:
@@ -114,6 +118,8 @@ def load_config(args: argparse.Namespace) -> Config:
     cfg.launcher = args.launcher
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
+    if args.tpr is not None:
+        cfg = with_tpr(cfg, args.tpr)
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:

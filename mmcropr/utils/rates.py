@@ -1,11 +1,32 @@
 # Copyright (c) mmcropr contributors.
 """Change how much a config prunes."""
+import argparse
 import copy
 from typing import Any
 
 from mmengine.config import Config
 
 AMOUNTS = ('rate', 'tpr', 'keep', 'keep_rate')  # a reducer takes one
+
+
+def as_share(text: str) -> float:
+    """Share of patches from a command line, of which less than all can
+    leave."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(
+            f'a share is from 0 to below 1, got {text}')
+    return value
+
+
+def add_tpr(parser: argparse.ArgumentParser) -> None:
+    """``--tpr``, for :func:`with_tpr`."""
+    parser.add_argument(
+        '--tpr', type=as_share, metavar='0..1',
+        help='prune this share of the patches instead of what the config says')
 
 
 def backbone_of(cfg: Config) -> Any:

@@ -148,7 +148,7 @@ def test_a_video(trained, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize('options, message', [
     (['no/such/file'], 'there is no no/such/file'),
-    (['.', '--tpr', '1'], '--tpr is a share'),
+    (['.', '--tpr', '1'], 'a share is from 0 to below 1, got 1'),
     (['.', '--runs', '0'], '--runs must be 1 or more'),
 ])
 def test_bad_options(options, message, trained, tmp_path, monkeypatch, capsys):

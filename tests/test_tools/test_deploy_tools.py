@@ -90,6 +90,19 @@ def test_half(segmentor, tmp_path, monkeypatch, capsys):
     assert 'as far as half precision is' in capsys.readouterr().out
 
 
+def test_another_share(segmentor, tmp_path, monkeypatch, capsys):
+    """Than that of the config, chosen when a model is deployed."""
+    out = tmp_path / 'model.pt2'
+    run(monkeypatch, export, *segmentor, '--format', 'torch-export', '--out',
+        out, '--num-images', 2, '--tpr', .25)
+    description, _ = open_file(out)
+    assert description['schedule']['lengths'][-1] == 48, 'of 65'
+    run(monkeypatch, verify, out, *segmentor, '--tpr', .25)
+    assert 'is equal' in capsys.readouterr().out
+    assert 'keeps other tokens' in refusal(
+        monkeypatch, capsys, verify, out, *segmentor)
+
+
 def turned(model, dynamic_batch):
     """Exports a model whose second module keeps what it should prune."""
     model = copy.deepcopy(model)

@@ -8,7 +8,6 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
-from mmcropr.utils.rates import with_tpr
 from tests.utils import ROOT, load_tool
 
 tool = load_tool('analysis_tools/evaluate_rates.py')
@@ -68,13 +67,10 @@ def test_it_is_what_the_test_tool_says(models, tmp_path):
     points = json.loads((tmp_path / 'out/rates.json').read_text())['points']
     assert points[0]['metrics'] != points[1]['metrics']
     test = load_tool('test.py')
-    for point, share in zip(points, (.5, None)):
-        cfg = Config.fromfile(models['Cropr'][0])
-        if share is not None:
-            cfg = with_tpr(cfg, share)
-        cfg.dump(tmp_path / 'config.py')
-        argv = ['test.py', str(tmp_path / 'config.py'), models['Cropr'][1],
-                '--work-dir', str(tmp_path / f'test{share}')]
+    for point, share in zip(points, ('.5', None)):
+        argv = ['test.py', *models['Cropr'], '--work-dir',
+                str(tmp_path / f'test{share}')]
+        argv += ['--tpr', share] if share else []
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, 'argv', argv)
             test.main()

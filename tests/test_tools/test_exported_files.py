@@ -108,8 +108,9 @@ def test_another_model(task, files, tmp_path, monkeypatch, capsys, changed,
     assert text in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_not_with_tta(monkeypatch, capsys):
+@pytest.mark.parametrize('words', [['--tta'], ['--tpr', '0.5']])
+def test_goes_not_with(words, monkeypatch, capsys):
     with pytest.raises(SystemExit):
-        run(monkeypatch, test_tool, 'a.py', 'b.pth', '--tta', '--exported',
+        run(monkeypatch, test_tool, 'a.py', 'b.pth', *words, '--exported',
             'c.onnx')
-    assert 'goes not with --tta' in capsys.readouterr().err
+    assert f'goes not with {words[0]}' in capsys.readouterr().err

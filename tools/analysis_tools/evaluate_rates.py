@@ -22,7 +22,7 @@ from mmcropr.utils.dist import use_cpu_processes
 from mmcropr.utils.files import written_whole
 from mmcropr.utils.loading import load_safely
 from mmcropr.utils.logs import import_hosts, one_line_errors, quiet
-from mmcropr.utils.rates import with_tpr
+from mmcropr.utils.rates import as_share, with_tpr
 
 sys.path.insert(0, str(Path(__file__).parent))
 from plots import plot_shares  # noqa: E402
@@ -43,7 +43,7 @@ def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     add('checkpoint', help='of the training')
     add('--out', type=Path, required=True, metavar='DIR',
         help='for rates.json, rates.md, rates.png and rates.svg')
-    add('--tpr', type=float, nargs='+', default=SHARES, metavar='0..1',
+    add('--tpr', type=as_share, nargs='+', default=SHARES, metavar='0..1',
         help='shares of the patches; of those that leave the same tokens the '
         'first counts; default: ' + ' '.join(
             f'{share:g}' for share in SHARES))
@@ -59,9 +59,6 @@ def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
         help='load checkpoints that can run code, from a source you trust')
     add('--debug', action='store_true', help='show where an error is from')
     args = parser.parse_args(argv)
-    for share in args.tpr:
-        if not 0 <= share < 1:
-            parser.error(f'--tpr: shares are from 0 to below 1, got {share:g}')
     args.tpr = sorted(set(args.tpr))
     if args.out.exists() and not args.out.is_dir():
         parser.error(f'--out {args.out} is no folder')

@@ -13,6 +13,7 @@ from mmengine.config import Config, DictAction
 
 from mmcropr.utils.loading import load_safely
 from mmcropr.utils.logs import import_hosts, one_line_errors
+from mmcropr.utils.rates import add_tpr, with_tpr
 
 FORMATS = ('onnx', 'torch-export', 'aot', 'openvino')
 SUFFIX = dict(zip(FORMATS, ('.onnx', '.pt2', '.pt2', '.xml')))
@@ -28,6 +29,7 @@ def add_proof_arguments(parser: argparse.ArgumentParser) -> None:
         'of the config)')
     parser.add_argument(
         '--num-images', type=int, default=8, help='at most (default: 8)')
+    add_tpr(parser)
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
         help='override settings of the config')
@@ -44,6 +46,8 @@ def load_config(args: argparse.Namespace) -> Tuple[Config, list]:
     load_safely(args.trust_checkpoint)
     cfg = Config.fromfile(args.config)
     cfg.merge_from_dict(args.cfg_options or {})
+    if args.tpr is not None:
+        cfg = with_tpr(cfg, args.tpr)
     import_hosts(cfg)
     if not Path(args.checkpoint).is_file():
         raise FileNotFoundError(f'no checkpoint at {args.checkpoint}')
