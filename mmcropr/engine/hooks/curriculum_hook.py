@@ -73,7 +73,8 @@ class PruningCurriculumHook(Hook):
             with levels it does so a known number of times.
         vary_from: Once the rate has risen, each iteration draws it anew,
             evenly between this part of the full rate and the full rate, so
-            that the model works at all of these rates. The draw depends on
+            that one model works at all of these rates (an idea of Super
+            Vision Transformer, Lin et al., IJCV 2023). The draw depends on
             the iteration alone: it is the same in all processes, and in a
             resumed run. By default the rate stays at its full value.
 
