@@ -181,6 +181,13 @@ def verify(cfg: Config, checkpoint: str, file: Path,
         raise ValueError(f'{file} has the outputs {", ".join(names)}, the '
                          f'model {", ".join(model.output_names())}: it is of '
                          'another config.')
+    schedule = description['schedule']
+    lengths = model.backbone.lengths(tuple(schedule['grid']))
+    if lengths != schedule['lengths']:
+        raise ValueError(
+            f'{file} leaves {schedule["lengths"]} tokens behind its modules, '
+            f'the model {lengths}: give the --tpr that it was exported with, '
+            'or the config.')
     report = compare(model, half, run, load_images(images, description))
     raise_failures(report)
     return report

@@ -6,6 +6,8 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmcropr.registry import MODELS
+
 AMOUNTS = ('rate', 'tpr', 'keep', 'keep_rate')  # a reducer takes one
 
 
@@ -26,7 +28,8 @@ def add_tpr(parser: argparse.ArgumentParser) -> None:
     """``--tpr``, for :func:`with_tpr`."""
     parser.add_argument(
         '--tpr', type=as_share, metavar='0..1',
-        help='prune this share of the patches instead of what the config says')
+        help='prune this share of the patches, evenly by the modules, instead '
+        'of what the config says')
 
 
 def backbone_of(cfg: Config) -> Any:
@@ -36,24 +39,32 @@ def backbone_of(cfg: Config) -> Any:
 
 
 def with_tpr(cfg: Config, tpr: float) -> Config:
-    """The same config with another share of patches pruned, by the same
-    modules, whose weights stay.
+    """The same config with another share of patches pruned, evenly by the
+    same modules, whose weights stay.
 
     Args:
         cfg: Of a training.
         tpr: Total pruning ratio, in [0, 1).
 
     Raises:
-        ValueError: If it has no model with a backbone, no reducer, or several.
+        ValueError: If it has no model with a backbone, no reducer, or
+            several, or one whose weights are of its own lengths.
     """
     cfg = copy.deepcopy(cfg)
     if 'model' not in cfg:
         raise ValueError('the config has no model.')
+    if 'backbone' not in cfg.model.get('detector', cfg.model):
+        raise ValueError(f'{cfg.model.get("type")} has no backbone whose share '
+                         'of pruned patches could be another.')
     reducer = backbone_of(cfg).get('reducer')
     if not isinstance(reducer, dict):
         number = 'several' if isinstance(reducer, (list, tuple)) else 'none'
         raise ValueError('another share of pruned patches goes with one '
                          f'reducer of a config, and this one has {number}.')
+    if getattr(MODELS.get(reducer['type']), 'fixed_number', False):
+        raise ValueError(
+            f'the weights of {reducer["type"]} are for the lengths that it was '
+            'trained with; another share of pruned patches is another model.')
     for key in (*AMOUNTS, 'slope'):
         value = reducer.pop(key, None)
         if isinstance(value, (list, tuple)):  # one per module

@@ -61,6 +61,7 @@ def test_ramps_that_fill_a_run(share, begin):
     (dict(begin=.6), 'begin=0.6 and share=0.5'),
     (dict(curve='step'), "one of linear, cosine, got 'step'"),
     (dict(vary_from=1.), r'vary_from must be in \[0, 1\), .* got 1.0'),
+    (dict(vary_from=.8, levels=4), 'none of 4 levels: give more levels'),
     (dict(vary_from=-.1), 'vary_from must be .* got -0.1'),
 ])
 def test_ramps_that_do_not_exist(options, message):
@@ -237,25 +238,35 @@ def test_rates_that_vary():
     """Only once the rate has risen, between the two ends, evenly, and the
     same in every process that is at that iteration."""
     model = CroprViT(TINY, img_size=64, reducer=dict(
-        type='mmcropr.Random', rate=4, align=1)).train()
+        type='mmcropr.Random', rate=7, align=1)).train()
     runner = fake_runner(model)
     runner.max_epochs = 4
 
-    def shares(**options) -> list:
+    def left(begin=0, **options) -> list:
+        """Tokens behind the last module in every iteration."""
         hook, found = PruningCurriculumHook(**options), []
-        for runner.iter in range(400):
+        for runner.iter in range(begin, 400):
             runner.epoch = runner.iter // 100
             hook.before_train_iter(runner, 0)
-            found.append(model.progress[0] / model.progress[1])
+            found.append(model.lengths(training=True)[-1])
         return found
 
-    found = shares(vary_from=.25)
-    assert found[:100] == [0.] * 100 and shares()[100:] == [1.] * 300
+    none, full = 17, 2
+    found = left(vary_from=.5)
+    assert found[:100] == [none] * 100 and left()[100:] == [full] * 300
+    for first in (100, 250):  # no state: a resumed run has the same
+        assert left(first, vary_from=.5) == found[first:]
     drawn = found[100:]
-    assert .25 <= min(drawn) < .27 and .98 < max(drawn) <= 1
-    assert abs(np.mean(drawn) - .625) < .03 and len(set(drawn)) > 290
-    assert shares(vary_from=.25) == found  # no state: resumed is the same
-    drawn = shares(share=0., vary_from=.7, levels=10)
-    assert set(drawn) == {.7, .8, .9, 1.}
-    assert min(map(drawn.count, set(drawn))) > 60
-    assert set(shares(share=0., vary_from=0., levels=1)) == {0., 1.}
+    # At 5 to 10 tenths of the rate
+    assert set(drawn) == {10, 8, 6, 4, full}
+    assert 30 < drawn.count(full) < 70, 'one of six'
+    drawn = left(share=0., vary_from=0., levels=2)
+    assert set(drawn) == {none, 10, full}
+    assert min(map(drawn.count, set(drawn))) > 100
+
+
+def test_a_rate_that_cannot_vary():
+    runner = fake_runner(CroprViT(TINY, img_size=64, reducer=dict(
+        type='mmcropr.SiT', rate=[0, 6], align=1)))
+    with pytest.raises(ValueError, match='SiT has .* leave vary_from out'):
+        PruningCurriculumHook(share=0., vary_from=0.).before_train(runner)

@@ -34,3 +34,19 @@ def test_a_config_without_one_reducer():
         with_tpr(cfg, 0.5)
     with pytest.raises(ValueError, match='no model'):
         with_tpr(Config(dict()), 0.5)
+    with pytest.raises(ValueError, match='ImageToImageRetriever has no backb'):
+        with_tpr(Config(dict(model=dict(type='ImageToImageRetriever'))), 0.5)
+
+
+@pytest.mark.parametrize('kind', ['SiT', 'PatchMerger', 'Sinkhorn'])
+def test_weights_of_their_own_lengths(kind):
+    cfg = Config.fromfile(CONFIG)
+    cfg.model.backbone.reducer = dict(type=f'mmcropr.{kind}', keep=[72, 24])
+    with pytest.raises(ValueError, match=f'{kind} are for the lengths'):
+        with_tpr(cfg, 0.5)
+
+
+def test_inside_lora():
+    cfg = Config.fromfile(CONFIG)
+    cfg.model.backbone = dict(type='LoRAModel', module=cfg.model.backbone)
+    assert with_tpr(cfg, .5).model.backbone.module.reducer.tpr == .5

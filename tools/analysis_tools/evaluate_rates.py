@@ -161,9 +161,10 @@ def table(points: List[Point], metric: str, failed: List[str]) -> str:
     lines = [
         '# Accuracy against the share of patches pruned', '',
         'The weights are the same in all rows of a method, trained at its own '
-        'share (in bold), to which they have adapted: a row without pruning '
-        'is no model that was trained without it. At the other shares patches '
-        'leave evenly, behind the same modules.', '',
+        'share (in bold), to which they have adapted, unless the rate varied '
+        'in training (vary_from of PruningCurriculumHook): a row without '
+        'pruning is no model that was trained without it. At the other shares '
+        'patches leave evenly, behind the same modules.', '',
         f'| method | patches pruned | tokens left | {metric} | encoder: at '
         'most times as fast |', '| --- | --- | --- | --- | --- |']
     for point in points:

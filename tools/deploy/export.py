@@ -71,7 +71,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--format', choices=FORMATS, default='onnx')
     parser.add_argument(
         '--out', type=Path, help='file to write (default: the name of the '
-        'config, in the folder of the checkpoint)')
+        'config, with that of --tpr, in the folder of the checkpoint)')
     parser.add_argument(
         '--shape', nargs=2, type=int, metavar=('H', 'W'),
         help='image size in pixels (default: img_size of the backbone)')
@@ -96,7 +96,8 @@ def main() -> None:
         shape = args.shape or size_of(cfg)
         if min(shape) < 1:
             raise ValueError(f'--shape must be positive, got {tuple(shape)}')
-        name = Path(args.config).stem + SUFFIX[args.format]
+        share = '' if args.tpr is None else f'_tpr{100 * args.tpr:g}'
+        name = Path(args.config).stem + share + SUFFIX[args.format]
         out = args.out or Path(args.checkpoint).with_name(name)
         report = export(cfg, args.checkpoint, args.format, out, shape,
                         args.part, args.dynamic_batch, args.half, images)

@@ -11,7 +11,7 @@ from mmcropr.registry import HOOKS
 from mmcropr.structures import Route
 
 CURVES = ('linear', 'cosine')
-FINE = 10**6  # steps between no pruning and the full rate
+LEVELS = 10  # of rates that vary, unless told otherwise
 
 
 def curriculum(step: int,
@@ -36,17 +36,17 @@ def curriculum(step: int,
     if step <= 0 or ramp == 1:
         return 0, 1
     if curve == 'cosine':
-        return round(FINE / 2 * (1 - math.cos(math.pi * step / ramp))), 10**6
+        return round(5e5 * (1 - math.cos(math.pi * step / ramp))), 10**6
     return step, ramp - 1
 
 
-def drawn(step: int, least: float, levels: int = FINE) -> Tuple[int, int]:
-    """Share of the full rate that iteration ``step`` draws from [least, 1].
+def drawn(step: int, lowest: int, levels: int) -> Tuple[int, int]:
+    """Share of the full rate that iteration ``step`` draws: one of
+    ``lowest`` to ``levels`` steps of ``levels``.
 
     Returns:
-        Numerator and denominator, which is ``levels``.
+        Numerator and denominator.
     """
-    lowest = math.ceil(least * levels - 1e-9)
     return random.Random(step).randint(lowest, levels), levels
 
 
@@ -68,20 +68,23 @@ class PruningCurriculumHook(Hook):
         begin: Part of the run, before it rises, without reduction.
         curve: 'linear', or 'cosine' for the ramp of EViT: the rates of a
             schedule by ``keep_rate`` are then EViT's at every step.
-        levels: The rate rises in so many steps of equal height, at most. Each
-            rate is a shape of its own, which ``torch.compile`` compiles anew;
-            with levels it does so a known number of times.
+        levels: The rate rises in so many steps of equal height, at most, or
+            varies among so many. Each rate is a shape of its own, which
+            ``torch.compile`` compiles anew; with levels it does so a known
+            number of times.
         vary_from: Once the rate has risen, each iteration draws it anew,
-            evenly between this part of the full rate and the full rate, so
-            that one model works at all of these rates (an idea of Super
-            Vision Transformer, Lin et al., IJCV 2023). The draw depends on
-            the iteration alone: it is the same in all processes, and in a
-            resumed run. By default the rate stays at its full value.
+            among the tenths (or ``levels``) of the full rate from this part
+            of it to all of it, each as often as the others, so that one model
+            works at all of these rates (an idea of Super Vision Transformer,
+            Lin et al., IJCV 2023). The draw depends on the iteration alone:
+            it is the same in all processes and runs, and in a resumed run. By
+            default the rate stays at its full value.
 
     Raises:
         ValueError: If ``share``, ``begin`` or their sum is not in [0, 1], or
             ``curve`` is neither, or ``levels`` is below 1, or ``vary_from``
-            is not in [0, 1).
+            is not in [0, 1) or leaves one rate to draw; when training starts,
+            if a reducer's rate cannot vary.
     """
 
     priority = 'NORMAL'
@@ -108,7 +111,14 @@ class PruningCurriculumHook(Hook):
                              f'{curve!r}')
         self.share, self.by_epoch = share, by_epoch
         self.begin, self.curve, self.levels = begin, curve, levels
-        self.vary_from = vary_from
+        self.lowest: Optional[int] = None
+        if vary_from is not None:
+            steps = levels or LEVELS
+            self.lowest = math.ceil(vary_from * steps - 1e-9)
+            if self.lowest == steps:
+                raise ValueError(f'between vary_from={vary_from} and the full '
+                                 f'rate is none of {steps} levels: give more '
+                                 'levels, or leave vary_from out.')
 
     def before_train(self, runner: Runner) -> None:
         if self.by_epoch and not isinstance(runner.train_loop,
@@ -133,6 +143,10 @@ class PruningCurriculumHook(Hook):
             for b in backbones if not b.follows_progress for r in b.reducers
             if list(r.parameters()) and r.record_type is not Route
         }
+        if self.lowest is not None and stuck:
+            raise ValueError(
+                f'{", ".join(stuck)} has weights that learn only while it '
+                'reduces, at the full rate: leave vary_from out.')
         if self.share + self.begin and stuck:
             runner.logger.info(
                 f'{", ".join(stuck)} has weights that learn only while '
@@ -142,10 +156,9 @@ class PruningCurriculumHook(Hook):
     def _set(self, runner: Runner) -> None:
         step, total = self._position(runner)
         progress = curriculum(step, total, self.share, self.begin, self.curve)
-        if self.vary_from is not None and progress[0] == progress[1]:
-            progress = drawn(runner.iter, self.vary_from,
-                             self.levels or FINE)
-        if self.levels is not None:
+        if self.lowest is not None and progress[0] == progress[1]:
+            progress = drawn(runner.iter, self.lowest, self.levels or LEVELS)
+        elif self.levels is not None:
             done, whole = progress
             progress = done * self.levels // whole, self.levels
         for backbone in backbones_of(runner.model):

@@ -1,5 +1,5 @@
 # Copyright (c) mmcropr contributors.
-from typing import List, Optional, Sequence
+from typing import List, Optional, Sequence, Set, Tuple
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -19,8 +19,8 @@ class TokenLogHook(Hook):
     rate. A second table has the work of every block and the speed-up that
     could be expected from it.
 
-    Whenever the rate changes, the share of the patches that stays behind each
-    module goes to the backends of the runner's visualizer (files,
+    The first time that a run has a rate, the share of the patches that stays
+    behind each module goes to the backends of the runner's visualizer (files,
     TensorBoard, WandB) as ``tokens/kept_behind_block<i>``. All is of images
     of the backbone's ``img_size``. Without a CroprViT nothing happens.
     """
@@ -35,7 +35,7 @@ class TokenLogHook(Hook):
                 model = getattr(model, 'detector', model)
                 runner.logger.info(
                     self._work(backbone, getattr(model, 'neck', None)))
-        self._shown: List[float] = []
+        self._shown: Set[Tuple[float, ...]] = set()
 
     @staticmethod
     def _table(backbone: CroprViT) -> str:
@@ -76,12 +76,12 @@ class TokenLogHook(Hook):
         """Once per rate, so that files stay small."""
         trunk = backbone.trunk
         patches = trunk.grid[0] * trunk.grid[1]
-        shares = [(length - trunk.num_prefix) / patches
-                  for length in backbone.lengths(training=True)]
+        shares = tuple((length - trunk.num_prefix) / patches
+                       for length in backbone.lengths(training=True))
         visualizer = getattr(runner, 'visualizer', None)
-        if visualizer is None or shares == self._shown:
+        if visualizer is None or shares in self._shown:
             return
-        self._shown = shares
+        self._shown.add(shares)
         visualizer.add_scalars(
             {f'tokens/kept_behind_block{block}': share for block, share in zip(
                 backbone.schedule.modules, shares)}, step=runner.iter + 1)
