@@ -54,8 +54,8 @@ def with_tpr(cfg: Config, tpr: float) -> Config:
     if 'model' not in cfg:
         raise ValueError('the config has no model.')
     if 'backbone' not in cfg.model.get('detector', cfg.model):
-        raise ValueError(f'{cfg.model.get("type")} has no backbone whose share '
-                         'of pruned patches could be another.')
+        raise ValueError(f'{cfg.model.get("type")} has no backbone whose '
+                         'share of pruned patches could be another.')
     reducer = backbone_of(cfg).get('reducer')
     if not isinstance(reducer, dict):
         number = 'several' if isinstance(reducer, (list, tuple)) else 'none'
@@ -63,8 +63,9 @@ def with_tpr(cfg: Config, tpr: float) -> Config:
                          f'reducer of a config, and this one has {number}.')
     if getattr(MODELS.get(reducer['type']), 'fixed_number', False):
         raise ValueError(
-            f'the weights of {reducer["type"]} are for the lengths that it was '
-            'trained with; another share of pruned patches is another model.')
+            f'the weights of {reducer["type"]} are for the lengths that it '
+            'was trained with; another share of pruned patches is another '
+            'model.')
     for key in (*AMOUNTS, 'slope'):
         value = reducer.pop(key, None)
         if isinstance(value, (list, tuple)):  # one per module
