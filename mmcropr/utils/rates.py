@@ -5,8 +5,7 @@ import copy
 from typing import Any
 
 from mmengine.config import Config
-
-from mmcropr.registry import MODELS
+from mmengine.registry import MODELS
 
 AMOUNTS = ('rate', 'tpr', 'keep', 'keep_rate')  # a reducer takes one
 

@@ -143,6 +143,8 @@ def test_commands(name):
         source = (ROOT / tool[0]).read_text()
         if 'from export import' in source:  # options that both have
             source += (ROOT / 'tools/deploy/export.py').read_text()
+        if 'add_tpr(parser)' in source:
+            source += (ROOT / 'mmcropr/utils/rates.py').read_text()
         if tool[0].endswith('.sh'):
             continue
         for option in re.findall(r'(?<=[ \[])--[\w-]+', command):
