@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from scipy import stats
 
@@ -79,6 +80,23 @@ def test_one_query():
     rates = config_of('seg', 'Cropr').optim_wrapper.paramwise_cfg.custom_keys
     assert {name: rate.lr_mult for name, rate in rates.items()} == dict(
         queries=25)
+
+
+@pytest.mark.parametrize('row', ['Cross-Attn', 'Cross-Attn + Concat'])
+def test_rates_of_a_neck_with_queries(row):
+    """Those of Cropr's queries are for them alone."""
+    cfg = config_of('fusion', row)
+    init_default_scope(cfg.default_scope)
+    model = MODELS.build(cfg.model)
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    groups = {id(p): group['lr'] for group in wrapper.param_groups
+              for p in group['params']}
+    rates = {name: groups[id(p)] for name, p in model.named_parameters()
+             if not name.startswith('backbone.blocks')}
+    base = cfg.optim_wrapper.optimizer.lr
+    assert rates['neck.queries'] == base
+    assert rates['decode_head.conv_seg.weight'] == base
+    assert rates['backbone.reducers.0.queries'] == pytest.approx(25 * base)
 
 
 @pytest.mark.parametrize('table, row', [

@@ -233,8 +233,9 @@ def _auxiliary(row: Row, table: Table, cfg: Config) -> Optional[Dict]:
     return head
 
 
-def _fuse(row: Row, model: ConfigDict) -> None:
+def _fuse(row: Row, cfg: Config) -> None:
     """Another fusion than Last Layer Fusion."""
+    model = detector_of(cfg.model)
     arch, backbone = model.backbone.arch, model.backbone
     side = backbone.img_size // backbone.patch_size
     kind = row.neck['type'].split('.')[1]
@@ -244,6 +245,9 @@ def _fuse(row: Row, model: ConfigDict) -> None:
         neck.update(sizes)
     if kind.startswith('CrossAttn'):
         neck.num_queries = (side, side)
+        # As other new weights: what is for Cropr's queries is not for these
+        cfg.optim_wrapper.paramwise_cfg.custom_keys['neck.queries'] = dict(
+            lr_mult=1.)
     if kind == 'DToPNeck':
         neck.update(in_channels=arch.embed_dim, num_modules=_modules(backbone),
                     num_classes=model.decode_head.num_classes)
@@ -280,7 +284,7 @@ def row_config(row: Row, table: Table, cfg: Config, seed: int) -> Config:
         backbone.fuse_at = -1 if row.fuses else None
     backbone.reducer = _reducer(row, table, backbone.arch.depth, patches)
     if row.neck is not None:
-        _fuse(row, model)
+        _fuse(row, cfg)
     head = _auxiliary(row, table, cfg)
     if head is None:
         return cfg
