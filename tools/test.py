@@ -21,8 +21,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument(
-        '--work-dir', help='folder for logs and metrics '
-        '(default: work_dirs/<name of the config>)')
+        '--work-dir', help='folder for logs and metrics (default: '
+        'work_dirs/<name of the config>, with the share of --tpr)')
     parser.add_argument(
         '--out', metavar='FILE.pkl', help='write the predictions there')
     parser.add_argument(
@@ -123,7 +123,10 @@ def load_config(args: argparse.Namespace) -> Config:
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
-        cfg.work_dir = str(Path('work_dirs') / Path(args.config).stem)
+        # A share's pruning maps are not those of another
+        share = '' if args.tpr is None else f'_tpr{100 * args.tpr:g}'
+        cfg.work_dir = str(
+            Path('work_dirs') / f'{Path(args.config).stem}{share}')
     cfg.load_from = args.checkpoint
     if args.show or args.show_dir:
         set_visualization(cfg, args)

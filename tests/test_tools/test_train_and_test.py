@@ -12,9 +12,9 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from mmcropr.utils.checkpoint import check_checkpoint
-from tests.utils import (free_port, load_tool, logged, run_main, run_tool,
-                         tiny_classifier_config, tiny_detector_config,
-                         tiny_digits_config)
+from tests.utils import (ROOT, free_port, load_tool, logged, run_main,
+                         run_tool, tiny_classifier_config,
+                         tiny_detector_config, tiny_digits_config)
 
 
 @pytest.fixture
@@ -269,3 +269,18 @@ def test_resume_names_a_checkpoint(config, monkeypatch):
                                       'a.pth'])
     cfg = tool.load_config(tool.parse_args())
     assert cfg.resume and cfg.load_from == 'a.pth'
+
+
+@pytest.mark.parametrize('words, work_dir', [
+    ([], 'work_dirs/NAME_tpr37.5'), (['--work-dir', 'w'], 'w')])
+def test_another_share(words, work_dir, tmp_path, monkeypatch):
+    """By default in a folder of its own: pruning maps of several shares."""
+    tool, config = load_tool('test.py'), ROOT / 'configs/cropr' / (
+        'cropr-tpr78_digits-eva_linear_1xb32-4e_digits-scenes-96x96.py')
+    (tmp_path / 'a.pth').touch()
+    monkeypatch.setattr(sys, 'argv', [
+        'test.py', str(config), str(tmp_path / 'a.pth'), '--tpr', '.375',
+        *words])
+    cfg = tool.load_config(tool.parse_args())
+    assert cfg.model.backbone.reducer.tpr == .375
+    assert cfg.work_dir == work_dir.replace('NAME', config.stem)

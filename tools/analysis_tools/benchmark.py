@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 import torch
-from mmengine.config import Config
 
 from mmcropr.utils.files import written_whole
 from mmcropr.utils.logs import one_line_errors
+from mmcropr.utils.rates import as_share
 
 sys.path.insert(0, str(Path(__file__).parent))
-from entries import (Entry, backbone_of, make_entries,  # noqa: E402
-                     make_training_entries)
+from entries import (Entry, backbone_of, load_configs,  # noqa: E402
+                     make_entries, make_training_entries)
 from plots import plot_lengths, plot_sizes  # noqa: E402
 from sweeps import measure_lengths, measure_sizes, with_decay  # noqa: E402
 from tables import TABLES, choose, compare, load, markdown  # noqa: E402
@@ -98,6 +98,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--share', type=parse_share, default=(1, 1), metavar='0..1',
         help='of the full pruning rate, in these steps (default: 1)')
+    parser.add_argument(
+        '--tpr', type=as_share, nargs='+', metavar='0..1',
+        help='time every config at these shares of pruned patches in place of '
+        'its own, as tools/test.py --tpr evaluates them')
     parser.add_argument('--rounds', type=int, default=20)
     parser.add_argument('--warmup', type=int, default=3)
     parser.add_argument('--threads', type=int, help='CPU threads of torch')
@@ -116,7 +120,7 @@ def parse_args() -> argparse.Namespace:
     if args.configs and args.shape is None:
         parser.error('--shape H W is needed')
     only = ('small', 'out', 'rows') if args.configs else (
-        'train', 'json', 'whole', 'compile')
+        'train', 'json', 'whole', 'compile', 'tpr')
     for name in only:
         if getattr(args, name):
             parser.error(f'--{name} goes {"with" if args.configs else "not"} '
@@ -130,6 +134,8 @@ def parse_args() -> argparse.Namespace:
                              f'--table {args.table}')
     if args.share != (1, 1) and not args.train:
         parser.error('--share goes with --train')
+    if args.tpr and args.train:
+        parser.error('--tpr goes not with --train; --share does')
     if args.shape is not None and min(args.shape) < 1:
         parser.error(f'--shape must be positive, got {args.shape}')
     if args.modes is None:
@@ -189,9 +195,8 @@ def run_configs(args: argparse.Namespace) -> None:
         if args.train:
             entries = make_training_entries(args.configs, args.share)
         else:
-            entries = make_entries(
-                {path: Config.fromfile(path) for path in args.configs},
-                args.whole)
+            entries = make_entries(load_configs(args.configs, args.tpr),
+                                   args.whole)
     result: List[Dict[str, Any]] = []
     what = 'training step' if args.train else (
         'whole model' if args.whole else 'encoder')

@@ -1,6 +1,7 @@
 # Copyright (c) mmcropr contributors.
 """What the benchmark times: models of configs, and their references."""
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import (Any, Callable, Dict, List, NamedTuple, Optional, Sequence,
+                    Tuple)
 
 from mmengine.config import Config
 from references import ideal_slicing, no_pruning
@@ -10,6 +11,8 @@ from training import build_for_training, detector_of, set_share
 from mmcropr.models import CroprViT
 from mmcropr.utils.build import (Encoder, WholeModel, build_for_inference,
                                  plain_model)
+from mmcropr.utils.rates import backbone_of as backbone_config
+from mmcropr.utils.rates import with_tpr
 
 
 class Entry(NamedTuple):
@@ -19,6 +22,33 @@ class Entry(NamedTuple):
     module: nn.Module
     none: Optional[str]
     slicing: Optional[str]
+
+
+def load_configs(paths: Sequence[str],
+                 shares: Optional[Sequence[float]] = None
+                 ) -> Dict[str, Config]:
+    """Configs by what their rows are called.
+
+    Args:
+        paths: Of them.
+        shares: Of the patches that leave, a row each; None for a config's
+            own. Configs without a reducer have one row.
+
+    Raises:
+        ValueError: Naming the config, if it cannot have another share.
+    """
+    configs = {}
+    for path in paths:
+        cfg = Config.fromfile(path)
+        if not shares or backbone_config(cfg).get('reducer') is None:
+            configs[path] = cfg
+            continue
+        for share in shares:
+            try:
+                configs[f'{path} --tpr {share:g}'] = with_tpr(cfg, share)
+            except ValueError as error:
+                raise ValueError(f'{path}: {error}') from error
+    return configs
 
 
 def make_entries(configs: Dict[str, Config], whole: bool) -> List[Entry]:

@@ -21,6 +21,7 @@ from mmcropr.utils.build import (Encoder, WholeModel, build_for_inference,
                                  head_of_tokens, plain_model)
 from mmcropr.utils.files import written_whole
 from mmcropr.utils.logs import one_line_errors
+from mmcropr.utils.rates import add_tpr, with_tpr
 
 sys.path.insert(0, str(Path(__file__).parent))
 from training import count_step, parse_share  # noqa: E402
@@ -166,6 +167,7 @@ def main() -> None:
     parser.add_argument(
         '--share', type=parse_share, default=(1, 1), metavar='0..1',
         help='of the full pruning rate in that step (default: 1)')
+    add_tpr(parser)
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
         help='override settings of the config')
@@ -204,6 +206,8 @@ def report(args: argparse.Namespace) -> None:
     shape = args.shape
     cfg = Config.fromfile(args.config)
     cfg.merge_from_dict(args.cfg_options or {})
+    if args.tpr is not None:
+        cfg = with_tpr(cfg, args.tpr)
     if shape is None:
         model = plain_model(cfg.model)
         size = model.backbone.get('img_size', 224)
@@ -218,7 +222,7 @@ def report(args: argparse.Namespace) -> None:
     else:
         result = analyse(cfg, tuple(shape))
     result = dict(
-        config=args.config, cfg_options=args.cfg_options or {},
+        config=args.config, cfg_options=args.cfg_options or {}, tpr=args.tpr,
         shape=list(shape), **result)  # yapf: disable
     if args.json:
         with written_whole(args.json) as part:
