@@ -204,10 +204,10 @@ def test_example_head():
 
 
 def test_schedules():
-    """Every `reducer=` line of the comparison is a schedule of a ViT with 24
+    """Every `reducer=` line of the page is a schedule of a ViT with 24
     blocks."""
     sizes = Sizes(depth=24, grid=(32, 32), num_prefix=1, embed_dim=64)
-    page = ROOT / 'docs/en/notes/comparison.md'
+    page = ROOT / 'docs/en/advanced_guides/compared_methods.md'
     lines = [line.split('  #')[0] for block in blocks(page, 'python')
              for line in block.splitlines() if line.startswith('reducer=')]
     assert len(lines) == 5
