@@ -21,8 +21,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument(
-        '--work-dir', help='folder for logs and metrics (default: '
-        'work_dirs/<name of the config>, with the share of --tpr)')
+        '--work-dir', help='folder for logs and metrics (default: that of the '
+        'config, or work_dirs/<its name>; with --tpr 0.5, that and _tpr50)')
     parser.add_argument(
         '--out', metavar='FILE.pkl', help='write the predictions there')
     parser.add_argument(
@@ -122,11 +122,12 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg = with_tpr(cfg, args.tpr)
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
-    elif cfg.get('work_dir') is None:
+    else:
         # A share's pruning maps are not those of another
         share = '' if args.tpr is None else f'_tpr{100 * args.tpr:g}'
-        cfg.work_dir = str(
-            Path('work_dirs') / f'{Path(args.config).stem}{share}')
+        work_dir = cfg.get('work_dir') or (
+            Path('work_dirs') / Path(args.config).stem)
+        cfg.work_dir = f'{work_dir}{share}'
     cfg.load_from = args.checkpoint
     if args.show or args.show_dir:
         set_visualization(cfg, args)

@@ -12,12 +12,10 @@ from tests.utils import ROOT, TINY, TINY_EVA, load_tool
 
 flops = load_tool('analysis_tools/get_flops.py')
 benchmark = load_tool('analysis_tools/benchmark.py')
-references, entries = (sys.modules[n] for n in ('references', 'entries'))
+references = sys.modules['references']
 DIGITS = 'digits-eva_linear_1xb32-15e_digits-scenes-96x96.py'
 CROPR = str(ROOT / f'configs/cropr/cropr-r30_{DIGITS}')
 NONE = str(ROOT / f'configs/no_pruning/{DIGITS}')
-SIT = ('configs/sit/sit-tpr78_digits-eva_linear_1xb32-4e_digits-scenes-'
-       '96x96.py')
 EVA = 'eva02-l_linear_1xb8-amp-64e_ade20k-512x512.py'
 
 
@@ -137,43 +135,6 @@ def test_benchmark(tmp_path, monkeypatch, capsys, whole):
     assert found['hardware'] and found['versions']['torch'] == (
         torch.__version__)
     assert 'x slicing' in capsys.readouterr().out
-
-
-def test_benchmark_at_other_shares(monkeypatch, capsys):
-    """A row each, by the modules of the config; no pruning is there once."""
-    found = entries.make_entries(
-        entries.load_configs([CROPR, NONE], [0.25, 0.5]), False)
-    rows = {entry.name: entry for entry in found}
-    names = [f'{CROPR} --tpr {share}' for share in ('0.25', '0.5')]
-    assert set(rows) == {
-        f'no pruning ({names[0]})', *names,
-        *(f'ideal slicing ({name})' for name in names)}
-    assert {rows[name].none for name in names} == {f'no pruning ({names[0]})'}
-    lengths = [entries.backbone_of(rows[name].module).lengths()
-               for name in names]
-    assert lengths == [[136, 128, 120, 112], [128, 112, 96, 72]]
-    with pytest.raises(ValueError, match='sit-tpr78.*SiT are for the len'):
-        entries.load_configs([str(ROOT / SIT)], [0.5])
-    for words, message in (
-            (['--train'], '--tpr goes not with --train'),
-            (['--table', 'cls'], '--tpr goes not with --table')):
-        config = [] if '--table' in words else [CROPR]
-        monkeypatch.setattr(sys, 'argv', [
-            'benchmark.py', *config, '--shape', '96', '96', '--device', 'cpu',
-            '--tpr', '0.5', *words])
-        with pytest.raises(SystemExit):
-            benchmark.main()
-        assert message in capsys.readouterr().err
-
-
-def test_counts_at_another_share(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, 'argv', [
-        'get_flops.py', CROPR, '--tpr', '0.5', '--json',
-        str(tmp_path / 'a.json')])
-    flops.main()
-    found = json.loads((tmp_path / 'a.json').read_text())
-    assert found['tpr'] == 0.5
-    assert found['tokens_per_block'] == [145, 128, 112, 96, 72, 145]
 
 
 def test_backbone_without_a_neck(tmp_path):

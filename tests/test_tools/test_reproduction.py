@@ -91,8 +91,7 @@ def test_rates_of_a_neck_with_queries(row):
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     groups = {id(p): group['lr'] for group in wrapper.param_groups
               for p in group['params']}
-    rates = {name: groups[id(p)] for name, p in model.named_parameters()
-             if not name.startswith('backbone.blocks')}
+    rates = {name: groups[id(p)] for name, p in model.named_parameters()}
     base = cfg.optim_wrapper.optimizer.lr
     assert rates['neck.queries'] == base
     assert rates['decode_head.conv_seg.weight'] == base

@@ -271,16 +271,22 @@ def test_resume_names_a_checkpoint(config, monkeypatch):
     assert cfg.resume and cfg.load_from == 'a.pth'
 
 
+SHARE = ['--tpr', '.375']
+
+
 @pytest.mark.parametrize('words, work_dir', [
-    ([], 'work_dirs/NAME_tpr37.5'), (['--work-dir', 'w'], 'w')])
+    ([], 'work_dirs/NAME'), (SHARE, 'work_dirs/NAME_tpr37.5'),
+    ([*SHARE, '--work-dir', 'w'], 'w'),
+    (['--cfg-options', 'work_dir=own'], 'own'),
+    ([*SHARE, '--cfg-options', 'work_dir=own'], 'own_tpr37.5')])
 def test_another_share(words, work_dir, tmp_path, monkeypatch):
     """By default in a folder of its own: pruning maps of several shares."""
     tool, config = load_tool('test.py'), ROOT / 'configs/cropr' / (
         'cropr-tpr78_digits-eva_linear_1xb32-4e_digits-scenes-96x96.py')
     (tmp_path / 'a.pth').touch()
     monkeypatch.setattr(sys, 'argv', [
-        'test.py', str(config), str(tmp_path / 'a.pth'), '--tpr', '.375',
-        *words])
+        'test.py', str(config), str(tmp_path / 'a.pth'), *words])
     cfg = tool.load_config(tool.parse_args())
-    assert cfg.model.backbone.reducer.tpr == .375
+    share = cfg.model.backbone.reducer.get('tpr')
+    assert (share == .375) == ('--tpr' in words)
     assert cfg.work_dir == work_dir.replace('NAME', config.stem)

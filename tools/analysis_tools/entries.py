@@ -9,10 +9,9 @@ from torch import Tensor, nn
 from training import build_for_training, detector_of, set_share
 
 from mmcropr.models import CroprViT
+from mmcropr.utils import rates
 from mmcropr.utils.build import (Encoder, WholeModel, build_for_inference,
                                  plain_model)
-from mmcropr.utils.rates import backbone_of as backbone_config
-from mmcropr.utils.rates import with_tpr
 
 
 class Entry(NamedTuple):
@@ -35,19 +34,23 @@ def load_configs(paths: Sequence[str],
             own. Configs without a reducer have one row.
 
     Raises:
-        ValueError: Naming the config, if it cannot have another share.
+        ValueError: Naming the config, if it has no model, or cannot have
+            another share.
     """
     configs = {}
     for path in paths:
         cfg = Config.fromfile(path)
-        if not shares or backbone_config(cfg).get('reducer') is None:
+        if 'model' not in cfg:
+            raise ValueError(f'{path}: the config has no model.')
+        if not shares or rates.backbone_of(cfg).get('reducer') is None:
             configs[path] = cfg
             continue
         for share in shares:
             try:
-                configs[f'{path} --tpr {share:g}'] = with_tpr(cfg, share)
+                changed = rates.with_tpr(cfg, share)
             except ValueError as error:
                 raise ValueError(f'{path}: {error}') from error
+            configs[f'{path} --tpr {share:g}'] = changed
     return configs
 
 
@@ -84,12 +87,14 @@ def make_entries(configs: Dict[str, Config], whole: bool) -> List[Entry]:
                                       wrap(no_pruning(model)), None, None)
         none = entries[none_key].name
         slice_key = (none_key, tuple(model.backbone.lengths()))
+        if not prunes(model.backbone):
+            entries[slice_key] = entries[none_key]
         if slice_key not in entries:
             entries[slice_key] = Entry(f'ideal slicing ({config})',
                                        wrap(ideal_slicing(model)), none, None)
         entries[config] = Entry(config, wrap(model), none,
                                 entries[slice_key].name)
-    return list(entries.values())
+    return list(dict.fromkeys(entries.values()))
 
 
 def make_training_entries(configs: List[str],
@@ -125,6 +130,13 @@ def make_training_entries(configs: List[str],
         set_share(model, share)
         entries[config] = Entry(config, model, none, slicing)
     return list(entries.values())
+
+
+def prunes(backbone: CroprViT) -> bool:
+    """Whether any token leaves on images of its own size."""
+    trunk = backbone.trunk
+    everything = trunk.grid[0] * trunk.grid[1] + trunk.num_prefix
+    return min(backbone.lengths()) < everything
 
 
 def check_backbone(config: str, backbone: nn.Module) -> None:

@@ -176,26 +176,32 @@ def main() -> None:
     args = parser.parse_args()
     if args.batch < 1:
         parser.error(f'--batch must be 1 or more, got {args.batch}')
+    if args.share != (1, 1) and not args.train:
+        parser.error('--share goes with --train; --tpr without, too')
     with one_line_errors(args.debug):
         report(args)
 
 
+def giga(count: float) -> str:
+    """In units of 1e9, with more digits where it is less than one."""
+    return f'{count / 1e9:.{1 if count >= 1e9 else 3}f}'
+
+
 def print_counts(result: Dict[str, Any]) -> None:
     print(f'  parameters   {result["params"] / 1e6:.1f} M')
-    print(f'  linear MACs  {result["linear_macs"] / 1e9:.1f} G  '
+    print(f'  linear MACs  {giga(result["linear_macs"])} G  '
           '(linear and convolution layers, as the paper counts)')
-    print(f'  total MACs   {result["total_macs"] / 1e9:.1f} G  '
+    print(f'  total MACs   {giga(result["total_macs"])} G  '
           '(with attention)')
     print(f'  tokens       {result["tokens_per_block"]}')
 
 
 def print_step(result: Dict[str, Any]) -> None:
-    print(f'  forward and backward  {result["flops"] / 1e9:.1f} GFLOP')
-    print('  of it attention       '
-          f'{result["attention_flops"] / 1e9:.1f} GFLOP')
+    print(f'  forward and backward  {giga(result["flops"])} GFLOP')
+    print(f'  of it attention       {giga(result["attention_flops"])} GFLOP')
     head = result['auxiliary_flops']
     print('  of it auxiliary head  ' + (
-        'not to be told apart' if head is None else f'{head / 1e9:.1f} GFLOP'))
+        'not to be told apart' if head is None else f'{giga(head)} GFLOP'))
     print(f'  kept for backward     {result["kept_bytes"] / 1e9:.3f} GB')
     print(f'  gradients held early  '
           f'{result["early_gradient_bytes"] / 1e9:.3f} GB')
@@ -227,7 +233,8 @@ def report(args: argparse.Namespace) -> None:
     if args.json:
         with written_whole(args.json) as part:
             part.write_text(json.dumps(result, indent=2) + '\n')
-    print(f'{args.config} at {shape[0]} x {shape[1]} px, '
+    share = '' if args.tpr is None else f' --tpr {args.tpr:g}'
+    print(f'{args.config}{share} at {shape[0]} x {shape[1]} px, '
           f'{"one training step" if args.train else "encoder"}:')
     (print_step if args.train else print_counts)(result)
 

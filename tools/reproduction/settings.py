@@ -228,7 +228,7 @@ def _auxiliary(row: Row, table: Table, cfg: Config) -> Optional[Dict]:
         if not one:
             head.update(loss_decode=dict(loss, type=f'mmseg.{loss.type}'))
     if one:
-        cfg.optim_wrapper.paramwise_cfg.custom_keys = ConfigDict({
+        cfg.optim_wrapper.paramwise_cfg.custom_keys.update({
             name: dict(lr_mult=3.) for name in ONE_QUERY})
     return head
 
