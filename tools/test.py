@@ -13,7 +13,7 @@ from mmcropr.utils.data import check_data
 from mmcropr.utils.dist import leave_processes, use_cpu_processes
 from mmcropr.utils.loading import load_safely
 from mmcropr.utils.logs import ShortLogRunner, import_hosts, one_line_errors
-from mmcropr.utils.rates import add_tpr, with_tpr
+from mmcropr.utils.rates import add_tpr, tpr_suffix, with_tpr
 
 
 def parse_args() -> argparse.Namespace:
@@ -124,10 +124,9 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg.work_dir = args.work_dir
     else:
         # A share's pruning maps are not those of another
-        share = '' if args.tpr is None else f'_tpr{100 * args.tpr:g}'
         work_dir = cfg.get('work_dir') or (
             Path('work_dirs') / Path(args.config).stem)
-        cfg.work_dir = f'{work_dir}{share}'
+        cfg.work_dir = f'{work_dir}{tpr_suffix(args.tpr)}'
     cfg.load_from = args.checkpoint
     if args.show or args.show_dir:
         set_visualization(cfg, args)

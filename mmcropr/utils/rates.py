@@ -2,7 +2,7 @@
 """Change how much a config prunes."""
 import argparse
 import copy
-from typing import Any
+from typing import Any, Optional
 
 from mmengine.config import Config
 from mmengine.registry import MODELS
@@ -29,6 +29,12 @@ def add_tpr(parser: argparse.ArgumentParser) -> None:
         '--tpr', type=as_share, metavar='0..1',
         help='prune this share of the patches, evenly by the modules, instead '
         'of what the config says')
+
+
+def tpr_suffix(tpr: Optional[float]) -> str:
+    """Of names of what ``--tpr`` made, ``_tpr50`` for 0.5; empty without
+    it."""
+    return '' if tpr is None else f'_tpr{100 * tpr:g}'
 
 
 def backbone_of(cfg: Config) -> Any:

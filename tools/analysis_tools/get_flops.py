@@ -177,7 +177,8 @@ def main() -> None:
     if args.batch < 1:
         parser.error(f'--batch must be 1 or more, got {args.batch}')
     if args.share != (1, 1) and not args.train:
-        parser.error('--share goes with --train; --tpr without, too')
+        parser.error('--share goes with --train; the share of all patches '
+                     'is --tpr')
     with one_line_errors(args.debug):
         report(args)
 

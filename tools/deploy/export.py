@@ -13,7 +13,7 @@ from mmengine.config import Config, DictAction
 
 from mmcropr.utils.loading import load_safely
 from mmcropr.utils.logs import import_hosts, one_line_errors
-from mmcropr.utils.rates import add_tpr, with_tpr
+from mmcropr.utils.rates import add_tpr, tpr_suffix, with_tpr
 
 FORMATS = ('onnx', 'torch-export', 'aot', 'openvino')
 SUFFIX = dict(zip(FORMATS, ('.onnx', '.pt2', '.pt2', '.xml')))
@@ -96,8 +96,8 @@ def main() -> None:
         shape = args.shape or size_of(cfg)
         if min(shape) < 1:
             raise ValueError(f'--shape must be positive, got {tuple(shape)}')
-        share = '' if args.tpr is None else f'_tpr{100 * args.tpr:g}'
-        name = Path(args.config).stem + share + SUFFIX[args.format]
+        name = (Path(args.config).stem + tpr_suffix(args.tpr) +
+                SUFFIX[args.format])
         out = args.out or Path(args.checkpoint).with_name(name)
         report = export(cfg, args.checkpoint, args.format, out, shape,
                         args.part, args.dynamic_batch, args.half, images)
