@@ -1,5 +1,6 @@
 # Copyright (c) mmcropr contributors.
 """Rows, settings and statistics of the reproduced tables."""
+import re
 import sys
 from pathlib import Path
 
@@ -128,10 +129,25 @@ def test_scales():
     assert small.model.auxiliary_head.num_modules == 4
     assert small.model.decode_head.in_channels == 192
     assert small.optim_wrapper.dtype == 'bfloat16'
-    assert 'num-train 12000' in small.data_command
+    assert 'num-train 6000' in small.data_command
     assert 'num-train 3000' in tiny.data_command
     assert small.train_dataloader.batch_size == (
         4 * tiny.train_dataloader.batch_size)
+
+
+@pytest.mark.parametrize('task', settings.TASKS)
+def test_length_of_scale_small(task):
+    """Twice the scenes in a quarter of the batches: half of the steps."""
+    def steps(name, scale):
+        cfg = settings.base_config(name, settings.SCALES[scale], Path('/data'))
+        scenes, = re.findall(r'--num-train (\d+)', cfg.data_command)
+        batches = int(scenes) / cfg.train_dataloader.batch_size
+        return batches * cfg.train_cfg.max_epochs
+
+    setting = settings.TASKS[task]
+    for name in (*setting.starts, setting.fine_tuning):
+        assert steps(name, 'small') == steps(name, 'tiny') / 2
+    assert sum(steps(name, 'small') for name in setting.starts) < 6500
 
 
 def test_published_figures():

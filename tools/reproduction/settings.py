@@ -84,8 +84,8 @@ class Scale(NamedTuple):
 
 SCALES = dict(
     tiny=Scale(),
-    small=Scale(dict(embed_dim=192, depth=12, num_heads=6), scenes=4,
-                batch=4, epochs=2, workers=4, amp=True))
+    small=Scale(dict(embed_dim=192, depth=12, num_heads=6), scenes=2,
+                batch=4, workers=4, amp=True))
 
 
 def detector_of(model: ConfigDict) -> ConfigDict:

@@ -9,7 +9,8 @@ metainfo = dict(
              [0, 130, 200], [245, 130, 48], [145, 30, 180], [70, 240, 240],
              [240, 50, 230], [210, 245, 60], [250, 190, 212]])
 data_command = (
-    'python tools/dataset_converters/digits_scenes.py data/digits_scenes')
+    'python tools/dataset_converters/digits_scenes.py data/digits_scenes '
+    '--num-train 2000')
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
