@@ -122,10 +122,21 @@ def check_folder(folder: Path, facts: Dict[str, Any], other: bool) -> None:
 
 def make_data(cfg: Any) -> None:
     """Run the command of a config that makes its data, on all cores; does
-    nothing where they are there."""
+    nothing where they are there.
+
+    Raises:
+        ValueError: If data of another scale are there, or it fails.
+    """
     words = shlex.split(cfg.data_command)
     root = Path(words[2])
-    if (root / 'digits_scenes.json').exists():
+    marker = root / 'digits_scenes.json'
+    if marker.exists():
+        there = json.loads(marker.read_text())['arguments']['num_scenes']
+        wanted = int(words[words.index('--num-train') + 1])
+        if there['train'] != wanted:
+            raise ValueError(
+                f'{root} has {there["train"]} training scenes, and this scale '
+                f'trains on {wanted}: give another --data, or remove {root}')
         return
     words = [sys.executable, str(ROOT / words[1]), *words[2:], '--jobs',
              str(cores())]

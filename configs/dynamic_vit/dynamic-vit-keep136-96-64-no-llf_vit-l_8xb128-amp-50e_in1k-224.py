@@ -1,4 +1,4 @@
-# Without a teacher; docs/en/notes/comparison.md says how to add one
+# Without a teacher (docs/en/advanced_guides/compared_methods.md adds one)
 _base_ = '../no_pruning/vit-l_8xb128-amp-50e_in1k-224.py'
 model = dict(
     backbone=dict(

@@ -23,11 +23,22 @@ rows = sys.modules['reproduction.rows']
 settings = sys.modules['reproduction.settings']
 
 
+def link_data(digits, folder, scenes):
+    """The same scenes under a marker that has another number of them."""
+    folder.mkdir(parents=True)
+    for path in digits.iterdir():
+        (folder / path.name).symlink_to(path)
+    marker = folder / 'digits_scenes.json'
+    made = json.loads(marker.read_text())
+    made['arguments']['num_scenes']['train'] = scenes
+    marker.unlink()
+    marker.write_text(json.dumps(made))
+
+
 @pytest.fixture
 def ready(digits, tmp_path, monkeypatch):
     """Arguments for a table whose runs are one iteration each."""
-    (tmp_path / 'data').mkdir()
-    (tmp_path / 'data/digits_photos').symlink_to(digits)
+    link_data(digits, tmp_path / 'data/digits_photos', 3000)
     scale = settings.Scale(epochs=.5)
     monkeypatch.setitem(settings.SCALES, 'tiny', scale)
     cfg = settings.base_config(settings.TASKS['seg'].fine_tuning, scale,
@@ -223,6 +234,16 @@ def converter(tmp_path, line):
     script.write_text(f'import os, signal, sys, time\n{line}\n')
     return Config(dict(
         data_command=f'python {script} {tmp_path}/new --seed 1'))
+
+
+def test_data_of_another_scale(ready, digits, tmp_path, capsys):
+    data = tmp_path / 'large'
+    link_data(digits, data / 'digits_photos', 6000)
+    with pytest.raises(SystemExit):
+        reproduce.main([*ready, '--data', str(data)])
+    assert ('has 6000 training scenes, and this scale trains on 3000: give '
+            'another --data') in capsys.readouterr().err
+    assert not (tmp_path / 'out/tiny/seg/random-seed0').exists()
 
 
 def test_data_are_drawn_on_all_cores(tmp_path, capsys):
