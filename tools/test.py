@@ -100,11 +100,11 @@ def test(cfg: Config, args: argparse.Namespace) -> None:
     """Build the runner and test the checkpoint of the command line."""
     with one_line_errors(args.debug):
         runner = ShortLogRunner.from_cfg(cfg)
-        if not args.tta:
-            check_checkpoint(unwrap(runner.model), args.checkpoint)
+        model = unwrap(runner.model)
+        check_checkpoint(model.module if args.tta else model, args.checkpoint)
         if args.exported:
             from mmcropr.deploy.substitute import use_file
-            use_file(unwrap(runner.model), Path(args.exported))
+            use_file(model, Path(args.exported))
     if args.out:
         runner.test_evaluator.metrics.append(
             DumpResults(out_file_path=args.out))

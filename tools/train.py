@@ -76,8 +76,9 @@ def load_config(args: argparse.Namespace) -> Config:
                              'auto_scale_lr.base_batch_size in the config')
         cfg.auto_scale_lr.enable = True
     if args.resume is not None:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
+        cfg.resume = 'auto' if args.resume == 'auto' else True
+        if args.resume != 'auto':
+            cfg.load_from = args.resume
     return cfg
 
 
@@ -105,13 +106,15 @@ def check_weights(runner: Runner, cfg: Config) -> bool:
 
 
 def find_resumed(cfg: Config) -> None:
-    """Name the checkpoint that ``resume`` goes on from, or begin anew."""
-    if cfg.get('resume') and not cfg.get('load_from'):
-        cfg.load_from = find_checkpoint(cfg.work_dir)
-        if cfg.load_from is None:
-            cfg.resume = False
-            if is_first_process():
-                print(f'nothing to resume in {cfg.work_dir}: a new run')
+    """Name the checkpoint that ``resume`` goes on from, or begin anew, with
+    what ``load_from`` of the config names."""
+    start = cfg.get('load_from')
+    if cfg.get('resume') == 'auto' or (cfg.get('resume') and not start):
+        found = find_checkpoint(cfg.work_dir)
+        cfg.resume, cfg.load_from = found is not None, found or start
+        if found is None and is_first_process():
+            print(f'nothing to resume in {cfg.work_dir}: a new run' +
+                  (f' that begins with {start}' if start else ''))
 
 
 def train(cfg: Config, debug: bool = False) -> None:

@@ -3,6 +3,7 @@
 patch left, what is left block by block, beside the prediction; and one HTML
 page to explore them."""
 import argparse
+from collections import Counter
 from pathlib import Path
 from typing import Dict, Iterator, Optional, Tuple
 
@@ -86,13 +87,16 @@ def predictions(predictors: Dict[str, Predictor], args: argparse.Namespace
                 yield path.name, {}, str(error)
         return
     data = {name: p.test_set() for name, p in predictors.items()}
+    names: Counter = Counter()
     for number in range(min(args.test, len(next(iter(data.values()))))):
         pictures = {
             name: predictor.predict(data[name][number])
             for name, predictor in predictors.items()}
         sample = next(iter(pictures.values())).result
         name = Path(getattr(sample, 'img_path', str(number))).stem
-        yield name, pictures, None
+        names[name] += 1  # in folders of classes they come again
+        yield (f'{name}-{names[name]}' if names[name] > 1 else name,
+               pictures, None)
 
 
 def draw(name: str, pictures: Dict[str, Picture],

@@ -19,15 +19,19 @@ OPSET = 20
 def preprocessing_of(model: nn.Module) -> Dict[str, Any]:
     """How an image, as read by OpenCV (BGR, 0 to 255), becomes the input:
     ``channels`` in this order, minus ``mean``, divided by ``std``, at the
-    bottom and right padded with ``pad_value``."""
+    bottom and right padded with ``pad_value``, one number or one per
+    channel."""
     given = model.data_preprocessor
     channels = model.backbone.in_channels
     mean, std = [0.] * channels, [1.] * channels
     if getattr(given, '_enable_normalize', False):
         mean, std = given.mean.flatten().tolist(), given.std.flatten().tolist()
-    swapped = getattr(given, '_channel_conversion',
-                      getattr(given, 'to_rgb', False))
+    # That of mmengine, of mmseg and of mmpretrain
+    swapped = any(getattr(given, name, False) for name in (
+        '_channel_conversion', 'channel_conversion', 'to_rgb'))
     pad = getattr(given, 'pad_val', getattr(given, 'pad_value', 0))
+    if getattr(given, 'pads_black', False):
+        pad = [-m / s for m, s in zip(mean, std)]
     return dict(
         channels='rgb' if swapped else 'bgr', mean=mean, std=std,
         pad_value=pad)  # yapf: disable

@@ -22,7 +22,8 @@ def prepare(image: np.ndarray, description: dict) -> np.ndarray:
     image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
     image = image[..., ::-1] if how['channels'] == 'rgb' else image
     image = (image - np.float32(how['mean'])) / np.float32(how['std'])
-    canvas = np.full((1, 3, height, width), how['pad_value'], np.float32)
+    pad = np.reshape(how['pad_value'], (-1, 1, 1))
+    canvas = np.full((1, 3, height, width), pad, np.float32)
     canvas[0, :, :size[0], :size[1]] = image.transpose(2, 0, 1)
     return canvas.astype(description['input']['dtype'])
 

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmcropr.models.backbones import cropr_vit_of
+
 from .formats import open_file
 from .model import task_of
 
@@ -61,6 +63,15 @@ def use_file(model: nn.Module, file: Path) -> Dict[str, Any]:
                          f'config one of {task}.')
     infer = _runner(description, run, file)
     if description['part'] == 'encoder':
+        shape = description['input']['shape'][2:]
+        patch = cropr_vit_of(model.backbone).trunk.patch_size
+        if task == 'segmentation' and any(
+                n % p for n, p in zip(shape, patch)):
+            raise ValueError(
+                f'{file} is an encoder for images of {shape[0]} x {shape[1]} '
+                f'px, no multiple of patches of {patch[0]} x {patch[1]}: the '
+                'head of a segmentor would not know where the image ends. '
+                'Export another --shape, or the whole model.')
         model.extract_feat = lambda images, *_, **__: infer(images)
         return description
     head = model.decode_head if task == 'segmentation' else model.head

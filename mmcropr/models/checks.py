@@ -58,9 +58,10 @@ def find_backbone(model: nn.Module) -> CroprViT:
     return backbones[0]
 
 
-def check_model(model: nn.Module) -> None:
+def check_model(model: nn.Module, teachers: bool = True) -> None:
     """Check reducers, necks and heads of a model against each other, for each
-    CroprViT in it; nothing happens where there is none.
+    CroprViT in it; nothing happens where there is none. ``teachers``, which
+    only train, are built for it.
 
     Raises:
         ValueError: If a neck does not take what the backbone gives, widths,
@@ -87,6 +88,8 @@ def check_model(model: nn.Module) -> None:
         _check_heads(backbone, heads)
         for head in heads:
             _check_task(owner, main, head)
+            if teachers and hasattr(head, 'check_teacher'):
+                head.check_teacher(backbone)
     for name, backbone in model.named_modules():
         if isinstance(backbone, CroprViT) and backbone not in owned:
             _check_encoder(model, name, backbone)

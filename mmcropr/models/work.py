@@ -66,7 +66,9 @@ def _per_token(module: nn.Module) -> int:
 
 def _block_macs(block: nn.Module, before: int, after: int) -> int:
     """Of a block whose MLP gets ``after`` tokens of ``before``."""
-    attention = 2 * before**2 * block.attn.proj.in_features
+    proj = next(m for m in block.attn.proj.modules()  # LoRA holds it
+                if isinstance(m, nn.Linear))
+    attention = 2 * before**2 * proj.in_features
     return (before * _per_token(block.attn) + attention +
             after * _per_token(block.mlp))
 

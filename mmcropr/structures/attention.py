@@ -22,7 +22,7 @@ class BlockAttention:
         scale: Of the logits.
         num_prefix: P.
         rotate: Gives queries or keys their rotary embedding.
-        project_values: Gives the values, (B, H, M, d).
+        project_values: Gives the values, (B, M, H_k * d).
         bias: Added to all logits, (B, 1, 1, M), or None: sizes and filling.
     """
     query: Tensor
@@ -39,13 +39,17 @@ class BlockAttention:
 
     def keys(self) -> Tensor:
         """With position, (B, H, M, d)."""
-        key = self.rotate(self.key)
-        groups = self.query.shape[1] // key.shape[1]
-        return key.repeat_interleave(groups, dim=1)
+        return self._for_all_heads(self.rotate(self.key))
 
     def values(self) -> Tensor:
         """(B, H, M, d)."""
-        return self.project_values()
+        values = self.project_values().unflatten(
+            -1, (-1, self.query.shape[-1]))
+        return self._for_all_heads(values.transpose(1, 2))
+
+    def _for_all_heads(self, x: Tensor) -> Tensor:
+        """Keys or values (B, H_k, M, d), each for all heads that share it."""
+        return x.repeat_interleave(self.query.shape[1] // x.shape[1], dim=1)
 
     def weights(self, queries: Tensor, keys: Tensor) -> Tensor:
         """Attention (B, H, n, K) to the patches: a softmax over all tokens,

@@ -152,6 +152,11 @@ def _check_coco(dataset: dict, labelled: bool) -> None:
             'current', logging.WARNING)
 
 
+def _is_there(path: str) -> bool:
+    """Whether a checkpoint is a file, or is none of this machine."""
+    return '://' in path or Path(path).expanduser().is_file()
+
+
 def check_start_files(cfg: Config) -> None:
     """Raise unless the local files that ``init_cfg`` and ``teacher_ckpt``
     name are there.
@@ -171,15 +176,14 @@ def check_start_files(cfg: Config) -> None:
         if not isinstance(part, dict):
             return
         teacher = part.get('teacher_ckpt')
-        if isinstance(teacher, str) and not ('://' in teacher
-                                             or Path(teacher).is_file()):
+        if isinstance(teacher, str) and not _is_there(teacher):
             raise FileNotFoundError(
                 f'no checkpoint at teacher_ckpt={teacher}; train the teacher '
                 'first, or leave teacher_config and teacher_ckpt out to learn '
                 'without one.')
         file = part.get('checkpoint')
-        if part.get('type') == 'Pretrained' and isinstance(file, str) and not (
-                '://' in file or Path(file).is_file()):
+        if part.get('type') == 'Pretrained' and isinstance(
+                file, str) and not _is_there(file):
             hint = cfg.get('start_command')
             raise FileNotFoundError(
                 f'no checkpoint at {file}, which the model starts from '

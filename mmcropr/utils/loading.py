@@ -148,7 +148,7 @@ def load_file(path: Union[str, pathlib.Path],
     try:
         if not trust and _is_script(path):
             raise UnsafeCheckpointError('TorchScript')
-        return torch.load(
+        content = torch.load(
             path,
             map_location=map_location,
             pickle_module=pickle_module,
@@ -159,6 +159,10 @@ def load_file(path: Union[str, pathlib.Path],
             'code in a checkpoint can do anything. If you trust whoever made '
             'it, give --trust-checkpoint (to the tools), or save it again '
             'with its state_dict alone.') from error
+    meta = content.get('meta') if isinstance(content, dict) else None
+    if not trust and isinstance(meta, dict):
+        meta.pop('config', None)  # text that mmengine runs when it resumes
+    return content
 
 
 def load_safely(trust: bool = False) -> None:

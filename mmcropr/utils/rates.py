@@ -66,9 +66,11 @@ def with_tpr(cfg: Config, tpr: float) -> Config:
         number = 'several' if isinstance(reducer, (list, tuple)) else 'none'
         raise ValueError('another share of pruned patches goes with one '
                          f'reducer of a config, and this one has {number}.')
-    if getattr(MODELS.get(reducer['type']), 'fixed_number', False):
+    kind = reducer['type']
+    kind = MODELS.get(kind) if isinstance(kind, str) else kind
+    if getattr(kind, 'fixed_number', False):
         raise ValueError(
-            f'the weights of {reducer["type"]} are for the lengths that it '
+            f'the weights of {kind.__name__} are for the lengths that it '
             'was trained with; another share of pruned patches is another '
             'model.')
     for key in (*AMOUNTS, 'slope'):

@@ -1,5 +1,6 @@
 # Copyright (c) mmcropr contributors.
 """What is asked of a checkpoint before a run goes on from it."""
+import ast
 import logging
 import re
 from pathlib import Path
@@ -67,9 +68,39 @@ def _curricula(cfg: dict) -> List[dict]:
             if hook and 'PruningCurriculumHook' in str(hook.get('type'))]
 
 
+def _value(node: ast.expr) -> Any:
+    """What an expression of literals and ``dict(...)`` says.
+
+    Raises:
+        ValueError: If it is another one: a checkpoint is not to run code.
+    """
+    if isinstance(node, ast.Call) and isinstance(
+            node.func, ast.Name) and node.func.id == 'dict':
+        items = dict(*map(_value, node.args))
+        return {**items, **{i.arg: _value(i.value) for i in node.keywords}}
+    if isinstance(node, ast.Dict) and None not in node.keys:
+        return {ast.literal_eval(key): _value(value)
+                for key, value in zip(node.keys, node.values)}
+    if isinstance(node, (ast.List, ast.Tuple)):
+        return [_value(item) for item in node.elts]
+    return ast.literal_eval(node)
+
+
+def _settings(text: str) -> Optional[Dict[str, Any]]:
+    """What mmengine writes of a config; None if there is more in it."""
+    try:
+        return {
+            line.targets[0].id: _value(line.value)  # type: ignore
+            for line in ast.parse(text).body}
+    except (AttributeError, RecursionError, SyntaxError, TypeError,
+            ValueError):
+        return None
+
+
 def find_changes(meta: dict, cfg: Config) -> List[str]:
     """What the config of a checkpoint's run and that of now train with that
-    differs, as ``'name: old -> new'``; nothing where the old one is unknown.
+    differs, as ``'name: old -> new'``; nothing where the old one is unknown,
+    or more than settings.
 
     Args:
         meta: ``meta`` of a checkpoint of mmengine.
@@ -77,9 +108,14 @@ def find_changes(meta: dict, cfg: Config) -> List[str]:
     """
     if not meta.get('cfg'):
         return []
-    # As mmengine wrote it, so that tuples and lists agree
-    texts = (meta['cfg'], cfg.pretty_text)
-    sides = [Config.fromstring(text, '.py').to_dict() for text in texts]
+    # As mmengine wrote it, so that both say the same in the same way
+    before, after = _settings(meta['cfg']), _settings(cfg.pretty_text)
+    if before is None or after is None:
+        print_log('what has changed in the config since cannot be told: one '
+                  'of the two is more than settings', 'current',
+                  logging.WARNING)
+        return []
+    sides = [before, after]
     old, new = (
         _flat({
             **{key: side[key]
@@ -89,11 +125,11 @@ def find_changes(meta: dict, cfg: Config) -> List[str]:
     missing = object()
     changes = []
     for name in [*old, *(key for key in new if key not in old)]:
-        before, now = old.get(name, missing), new.get(name, missing)
-        if before != now:
+        first, second = old.get(name, missing), new.get(name, missing)
+        if first != second:
             was, is_now = (
                 'not there' if value is missing else repr(value)
-                for value in (before, now))
+                for value in (first, second))
             changes.append(f'{name}: {was} -> {is_now}')
     return changes
 

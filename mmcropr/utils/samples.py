@@ -53,13 +53,17 @@ def check_classes(cfg: Config, loader: str, kind: type,
     """Compare the number of classes of the model and of its data.
 
     Raises:
-        ValueError: If a head has fewer classes than the data.
+        ValueError: If a head has fewer classes than the data, and not those
+            of its things.
     """
     built = _build(cfg, kind, dataset)
     classes = None if built is None else built.metainfo.get('classes')
     if not classes or isinstance(classes, str):
         return
+    things = len(built.metainfo.get('thing_classes') or classes)
     for key, number in head_classes(cfg.get('model')):
+        if number == things:  # of a panoptic model, boxes are of things
+            continue
         message = (f'{key}={number}, but {loader}.dataset ({kind.__name__}, '
                    f'metainfo.classes) has {len(classes)} classes')
         if number < len(classes):

@@ -5,6 +5,7 @@ from unittest import mock
 import mmcv
 import numpy as np
 import pytest
+import torch
 from mmengine.registry import VISBACKENDS
 from mmengine.runner import Runner
 from mmengine.visualization import BaseVisBackend
@@ -12,7 +13,8 @@ from torch import nn
 
 from mmcropr.engine import PruningMapHook
 from mmcropr.engine.hooks.pruning_map_hook import draw_pruning_map
-from tests.utils import tiny_digits_config
+from mmcropr.models import CroprViT
+from tests.utils import TINY, tiny_digits_config
 
 
 def test_drawing():
@@ -123,3 +125,36 @@ def test_a_folder_that_cannot_be_made(digits, tmp_path):
     said = [call.args[0] for call in say.call_args_list]
     assert len(said) == 1 and said[0].startswith('no further pruning maps: ')
     assert str(tmp_path / 'file') in said[0]
+
+
+@pytest.mark.parametrize('channels, dtype', [
+    (1, torch.uint8), (2, torch.float32), (4, torch.uint8), (5, torch.int32)])
+def test_any_channels_and_names_that_come_again(tmp_path, channels, dtype):
+    """Of two backbones, a student and its teacher, one sees the images."""
+    first, second = (CroprViT(
+        TINY, img_size=32, patch_size=8, in_channels=channels,
+        reducer=dict(type='mmcropr.Random', keep=[9, 5], modules=[0, 1],
+                     align=1)) for _ in range(2))
+    runner = SimpleNamespace(
+        model=nn.ModuleList([first, second]), work_dir=str(tmp_path), iter=0,
+        visualizer=SimpleNamespace(_vis_backends={}))
+    hook = PruningMapHook()
+    images = (torch.rand(3, channels, 32, 32) * 200).to(dtype)
+    samples = [SimpleNamespace(img_path=f'{folder}/001.jpg')
+               for folder in ('cat', 'dog', 'fox')]
+    for _ in range(2):  # another run draws over what the first has drawn
+        hook.before_test_epoch(runner)
+        second(images.float())
+        hook.after_test_iter(runner, 0, dict(inputs=list(images)), samples)
+        hook.after_test_epoch(runner)
+    files = sorted((tmp_path / 'pruning_maps').iterdir())
+    assert [f.name for f in files] == ['001-2.png', '001-3.png', '001.png']
+    picture = mmcv.imread(str(files[-1]))
+    assert picture.shape == (32, 96, 3)
+    if dtype == torch.uint8:
+        wanted = images[0, [0, 0, 0] if channels == 1 else [0, 1, 2]]
+        assert (picture[:, :32] == wanted.permute(1, 2, 0).numpy()).all()
+    else:
+        assert picture[:, :32].min() == 0 and picture[:, :32].max() > 250
+    second(images.float())
+    assert not hook._removed, 'it listens no longer'

@@ -3,6 +3,7 @@
 import pytest
 
 from mmcropr.models import CroprViT, LLFNeck, PoolNeck
+from mmcropr.models.backbones.lora import LoRAModel
 from mmcropr.models.work import encoder_work
 from mmcropr.utils.build import Encoder
 from tests.utils import TINY, load_tool
@@ -34,3 +35,15 @@ def test_as_counted(arch, reducer, neck):
     assert work.tokens[0] == full
     assert work.tokens[-1] == (full if llf or not reducer else
                                backbone.lengths()[-1])
+
+
+def test_inside_lora():
+    """What replaces a layer may hold it."""
+    plain = CroprViT(TINY, img_size=64)
+    model = LoRAModel(
+        module=dict(type='mmcropr.CroprViT', arch=TINY, img_size=64), alpha=1,
+        rank=2, targets=[dict(type='qkv'), dict(type='proj')])
+    added = 2 * (32 + 96) + 2 * (32 + 32)
+    for with_lora, without in zip(encoder_work(model.module).macs,
+                                  encoder_work(plain).macs):
+        assert with_lora - without == 17 * added

@@ -3,9 +3,12 @@
 import sys
 
 import pytest
+from mmengine.config import Config
 from mmengine.runner import Runner
 
+from mmcropr.deploy import export as core
 from mmcropr.deploy import substitute
+from mmcropr.deploy.export import load_model
 from mmcropr.deploy.formats import open_file
 from tests.deploy import save, skip_without
 from tests.utils import (load_tool, tiny_classifier_config,
@@ -106,6 +109,26 @@ def test_another_model(task, files, tmp_path, monkeypatch, capsys, changed,
         run(monkeypatch, test_tool, config, checkpoint, '--work-dir', tmp_path,
             '--exported', out)
     assert text in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize('shape, fits', [((60, 64), False),
+                                         ((64, 64), True)])
+def test_encoder_of_a_size_that_is_no_multiple_of_patches(
+        digits, tmp_path, shape, fits):
+    """Its maps say nothing of where the image ends."""
+    config, checkpoint = save(
+        tiny_digits_config(digits, tmp_path / 'run'), tmp_path)
+    cfg, out = Config.fromfile(config), tmp_path / 'model.pt2'
+    images = sorted((digits / 'images/val').glob('*.png'))[:1]
+    core.export(cfg, str(checkpoint), 'torch-export', out, shape, 'encoder',
+                False, False, images)
+    model = load_model(cfg, str(checkpoint))[0]
+    if fits:
+        assert substitute.use_file(model, out)['part'] == 'encoder'
+        return
+    with pytest.raises(ValueError, match='images of 60 x 64 px, no multiple '
+                       'of patches of 8 x 8'):
+        substitute.use_file(model, out)
 
 
 @pytest.mark.parametrize('words', [['--tta'], ['--tpr', '0.5']])

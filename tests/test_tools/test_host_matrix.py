@@ -22,7 +22,8 @@ for host, part in re.findall(r'^## (\w+)\n(.*?)(?=^## |\Z)',
 
 @pytest.mark.parametrize('host, name', [
     ('mmdet', 'retinanet'), ('mmdet', 'mask2former'), ('mmdet', 'tridentnet'),
-    ('mmdet', 'bytetrack'), ('mmseg', 'APCHead'), ('mmseg', 'DPTHead'),
+    ('mmdet', 'bytetrack'), ('mmdet', 'rpn'), ('mmseg', 'APCHead'),
+    ('mmseg', 'DPTHead'),
     ('mmseg', 'SETRUPHead'), ('mmpretrain', 'StackedLinearClsHead'),
     ('mmpretrain', 'CSRAClsHead'), ('mmpretrain', 'BEiTV1Head'),
 ])

@@ -276,3 +276,10 @@ def test_drawing_stops_with_the_tool(tmp_path, monkeypatch):
     with pytest.raises(SystemExit):
         reproduce.make_data(cfg)
     assert (tmp_path / 'tidy').exists()
+
+
+def test_log_of_a_run_that_was_killed_as_it_wrote(tmp_path):
+    path = tmp_path / '1/vis_data/scalars.json'
+    path.parent.mkdir(parents=True)
+    path.write_text('{"mIoU": 5.0, "step": 1}\n{"mIoU": 6.')
+    assert jobs.read_metrics(tmp_path, 'mIoU')['mIoU'] == 5

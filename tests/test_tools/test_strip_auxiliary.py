@@ -208,6 +208,23 @@ def test_nothing_is_written_when_predictions_differ(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_several_reducers(digits, tmp_path):
+    """However a config has written them."""
+    cfg = tiny_digits_config(digits, tmp_path)
+    reducer = dict(cfg.model.backbone.reducer, modules=[1])
+    cfg.model.backbone.reducer = (dict(reducer, modules=[0]), reducer)
+    found = tool.plain_config(cfg).model.backbone.reducer
+    assert [r.num_queries for r in found] == [1, 1]
+
+
+def test_lora(digits, tmp_path):
+    cfg = tiny_digits_config(digits, tmp_path)
+    cfg.model.backbone = dict(
+        type='mmcropr.LoRAModel', module=cfg.model.backbone)
+    with pytest.raises(ValueError, match='LoRAModel keeps the ViT that it ch'):
+        tool.plain_config(cfg)
+
+
 def test_without_a_cropr_vit(trained, tmp_path, monkeypatch, capsys):
     monkeypatch.delattr(CroprViT, 'fold_queries')
     with pytest.raises(SystemExit):

@@ -271,6 +271,52 @@ def test_resume_names_a_checkpoint(config, monkeypatch):
     assert cfg.resume and cfg.load_from == 'a.pth'
 
 
+@pytest.mark.parametrize('start', [None, 'start.pth'])
+def test_nothing_to_resume(config, monkeypatch, tmp_path, capsys, start):
+    """A run that is started anew each time begins with ``load_from``, and
+    goes on from its own checkpoint as soon as there is one."""
+    tool = load_tool('train.py')
+    options = ['--cfg-options', f'load_from={start}'] if start else []
+    monkeypatch.setattr(sys, 'argv', [
+        'train.py', str(config), '--resume', '--work-dir',
+        str(tmp_path / 'w'), *options])
+    cfg = tool.load_config(tool.parse_args())
+    tool.find_resumed(cfg)
+    assert cfg.resume is False and cfg.load_from == start
+    said = capsys.readouterr().out
+    assert 'a new run' in said and (start is None) == ('begins' not in said)
+    (tmp_path / 'w').mkdir()
+    (tmp_path / 'w/epoch_1.pth').touch()
+    cfg = tool.load_config(tool.parse_args())
+    tool.find_resumed(cfg)
+    assert cfg.resume is True
+    assert cfg.load_from == str(tmp_path / 'w/epoch_1.pth')
+
+
+def test_checkpoint_of_another_model_with_tta(digits, tmp_path):
+    cfg = tiny_digits_config(digits, tmp_path / 'run')
+    cfg.tta_model = dict(type='SegTTAModel')
+    cfg.tta_pipeline = [
+        dict(type='LoadImageFromFile'),
+        dict(type='TestTimeAug', transforms=[
+            [dict(type='Resize', scale_factor=1.), ],
+            [dict(type='RandomFlip', prob=0.)],
+            [dict(type='LoadAnnotations')], [dict(type='PackSegInputs')]])]
+    cfg.dump(tmp_path / 'c.py')
+    init_default_scope('mmseg')
+    state = MODELS.build(cfg.model).state_dict()
+    torch.save(dict(state_dict=state), tmp_path / 'whole.pth')
+    state.pop('decode_head.conv_seg.weight')
+    torch.save(dict(state_dict=state), tmp_path / 'part.pth')
+    done = run_main('test.py', tmp_path / 'c.py', tmp_path / 'part.pth',
+                    '--tta')
+    assert done.returncode == 1
+    assert 'decode_head.conv_seg.weight' in done.stderr
+    done = run_main('test.py', tmp_path / 'c.py', tmp_path / 'whole.pth',
+                    '--tta')
+    assert done.returncode == 0, done.stderr
+
+
 SHARE = ['--tpr', '.375']
 
 

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -65,6 +66,18 @@ def test_pictures_of_the_test_set(host, trained, tmp_path, monkeypatch):
     side = 12 if host == 'mmdet' else 8  # mmdet's test resizes
     assert fates['grid'] == [side, side]
     assert len(fates['slots'][0]) == side * side
+
+
+def test_images_of_one_name():
+    """In a test set that has a folder for each class."""
+    folders = ['cat', 'dog']
+    predictor = SimpleNamespace(
+        test_set=lambda: folders,
+        predict=lambda folder: SimpleNamespace(
+            result=SimpleNamespace(img_path=f'{folder}/001.jpg')))
+    args = SimpleNamespace(images=None, test=2)
+    names = [name for name, *_ in tool.predictions({'a': predictor}, args)]
+    assert names == ['001', '001-2']
 
 
 def test_a_folder_with_a_broken_image(trained, digits, tmp_path, monkeypatch,

@@ -6,10 +6,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from mmdet.datasets import CocoDataset
+from mmdet.datasets import CocoDataset, CocoPanopticDataset
 from mmengine.config import Config
 
 from mmcropr.utils.data import check_annotations, check_data, check_start_files
+from mmcropr.utils.samples import check_classes
 from tests.utils import tiny_detector_config, tiny_digits_config
 
 
@@ -297,3 +298,28 @@ def test_labels_of_images(digits, tmp_path, label):
         return
     with pytest.raises(ValueError, match=f'labels outside of 0 to 1: {label}'):
         check_annotations(cfg, 'loader')
+
+
+PREFIX = dict(data_prefix=dict(img='images', ann='', seg='maps'))
+
+
+@pytest.mark.parametrize('number, fits', [
+    (80, True), (133, True), (79, False), (90, False)])
+def test_classes_of_things(number, fits):
+    """Boxes and masks of a panoptic model are of things alone."""
+    head = dict(bbox_head=dict(num_classes=number),
+                mask_head=dict(num_classes=80))
+    cfg = Config(dict(default_scope='mmdet', model=dict(roi_head=head)))
+    if fits:
+        check_classes(cfg, 'loader', CocoPanopticDataset, PREFIX)
+        return
+    with pytest.raises(ValueError, match=f'num_classes={number}, but .* 133'):
+        check_classes(cfg, 'loader', CocoPanopticDataset, PREFIX)
+
+
+def test_start_files_at_home(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    (tmp_path / 'x.pth').touch()
+    check_start_files(Config(dict(model=dict(
+        init_cfg=dict(type='Pretrained', checkpoint='~/x.pth'),
+        head=dict(teacher_ckpt='~/x.pth')))))

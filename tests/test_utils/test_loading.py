@@ -144,3 +144,11 @@ def test_classes_and_functions_stay_as_they_are(tmp_path, owner):
         with pytest.raises(UnsafeCheckpointError, match=f'change of {name}'):
             SAFE_PICKLE.load(file)
     assert not hasattr(getattr(import_module(module), name), 'mine')
+
+
+def test_config_that_mmengine_would_run(tmp_path):
+    """``Runner.resume`` evaluates ``meta['config']``, whoever wrote it."""
+    meta = dict(epoch=1, config='import os')
+    torch.save(dict(state_dict={}, meta=meta), tmp_path / 'x.pth')
+    assert load_file(tmp_path / 'x.pth')['meta'] == dict(epoch=1)
+    assert load_file(tmp_path / 'x.pth', trust=True)['meta'] == meta

@@ -2,6 +2,7 @@
 import pytest
 from mmengine.config import Config
 
+from mmcropr.models.reducers import Cropr, SiT
 from mmcropr.utils.rates import with_tpr
 from tests.utils import ROOT
 
@@ -50,3 +51,12 @@ def test_inside_lora():
     cfg = Config.fromfile(CONFIG)
     cfg.model.backbone = dict(type='LoRAModel', module=cfg.model.backbone)
     assert with_tpr(cfg, .5).model.backbone.module.reducer.tpr == .5
+
+
+def test_types_that_are_classes():
+    cfg = Config.fromfile(CONFIG)
+    cfg.model.backbone.reducer.type = Cropr
+    assert with_tpr(cfg, .5).model.backbone.reducer.tpr == .5
+    cfg.model.backbone.reducer = dict(type=SiT, keep=[72, 24])
+    with pytest.raises(ValueError, match='SiT are for the lengths'):
+        with_tpr(cfg, .5)

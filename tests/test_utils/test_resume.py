@@ -95,3 +95,23 @@ def test_meta_of_something_else():
     del old['meta']['epoch']
     with pytest.raises(ValueError, match='x.pth has no meta.epoch, so'):
         check_resume(old, 'x.pth', config())
+
+
+def test_config_of_a_checkpoint_is_not_run(tmp_path, capsys):
+    """What it says is read; code in it is left alone."""
+    old = content(config())
+    old['meta']['cfg'] += f'a = __import__("os").mkdir("{tmp_path}/made")\n'
+    assert check_resume(old, 'x.pth', config(**{'work_dir': 'b'}))
+    assert 'cannot be told: one of the two is more' in capsys.readouterr().out
+    assert not (tmp_path / 'made').exists()
+
+
+def test_settings_of_every_kind():
+    settings = dict(model=dict(
+        shape=(1, -2.5), names=['a', None], custom_keys={'.cls_token': True},
+        text='two "lines"\n', none=dict()))
+    old = content(Config(settings))
+    assert not find_changes(old['meta'], Config(settings))
+    settings['model']['custom_keys']['.cls_token'] = False
+    assert find_changes(old['meta'], Config(settings)) == [
+        'model.custom_keys..cls_token: True -> False']

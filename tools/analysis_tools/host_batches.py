@@ -14,7 +14,7 @@ def of_mmdet(model: dict) -> dict:
     numbers = [n for n in numbers if isinstance(n, int) and n > 0]
     # Masks of RTMDet-Ins are of one size for a batch
     second = SIZE if model['type'] == 'RTMDet' else SIZE - 28
-    classes = min(numbers, default=1)
+    classes = min(numbers, default=80)  # labels of COCO go to any
     data = demo_mm_inputs(
         2, [(3, SIZE, SIZE), (3, SIZE, second)], num_items=[3, 2],
         num_classes=max(2, classes), with_mask=True, with_semantic=True)

@@ -34,7 +34,7 @@ LINES: Dict[str, Callable[[dict], List[Change]]] = {
     'maskformer': lambda model: of_panoptic(256)[:1],
     'Mask2FormerHead': lambda model: [
         Change('decode_head.in_channels', [256] * 4)],
-    'rpn': lambda model: [Change('auxiliary_head.num_classes', 1)],
+    'rpn': lambda model: [Change('auxiliary_head.num_classes', 80)],
     'VPDDepthHead': lambda model: [
         Change('decode_head.in_channels', [256] * 4)],
     'MaskFormerHead': lambda model: [

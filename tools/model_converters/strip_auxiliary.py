@@ -35,15 +35,24 @@ def plain_config(cfg: Config) -> Config:
 
     Args:
         cfg: Config of the training run; it stays as it is.
+
+    Raises:
+        ValueError: If its backbone is a LoRAModel.
     """
     plain = {k: v for k, v in cfg.to_dict().items() if k not in TRAINING}
     model = plain_model(cfg.model).to_dict()
     backbone = model['backbone']
+    if 'module' in backbone:
+        raise ValueError(
+            f'{backbone.get("type")} keeps the ViT that it changes out of '
+            'checkpoints, so a plain one cannot be made of this checkpoint; '
+            'test and export it by the config of the training.')
     backbone['pretrained'] = False
     for part in (model, backbone):  # where the run started from
         part.pop('init_cfg', None)
     reducers = backbone.get('reducer') or []
-    for reducer in reducers if isinstance(reducers, list) else [reducers]:
+    for reducer in reducers if isinstance(
+            reducers, (list, tuple)) else [reducers]:
         if 'num_queries' in reducer:
             reducer['num_queries'] = 1
     hooks = plain.get('default_hooks') or {}

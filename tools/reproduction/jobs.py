@@ -101,7 +101,10 @@ def read_metrics(folder: Path, metric: str) -> Dict[str, float]:
                          run / f'{run.name}.json') if path.is_file()]
     for path in logs:
         for line in path.read_text().splitlines():
-            values = json.loads(line)
+            try:
+                values = json.loads(line)
+            except ValueError:  # of a run that was killed as it wrote
+                continue
             if metric in values:
                 found = {key: value for key, value in values.items()
                          if isinstance(value, (int, float))}

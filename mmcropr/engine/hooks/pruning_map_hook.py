@@ -1,5 +1,6 @@
 # Copyright (c) mmcropr contributors.
 import logging
+from collections import Counter
 from pathlib import Path
 from typing import Any, List, Optional, Sequence
 
@@ -40,11 +41,23 @@ def draw_pruning_map(image: np.ndarray, removed: np.ndarray,
     return np.concatenate([image, when, kept], axis=1)
 
 
+def as_picture(image: np.ndarray) -> np.ndarray:
+    """An image (H, W, C) of any channels and numbers -> (H, W, 3), uint8: the
+    first three, or the first alone; other numbers than uint8 by their
+    range."""
+    image = image[..., :3] if image.shape[-1] > 2 else image[..., :1]
+    if image.dtype != np.uint8:
+        low, high = float(image.min()), float(image.max())
+        image = ((image - low) * (255 / max(high - low, 1e-9))).astype('uint8')
+    return np.broadcast_to(image, (*image.shape[:2], 3))
+
+
 @HOOKS.register_module()
 class PruningMapHook(Hook):
     """Draw which patches were pruned, and when, in validation and test.
 
-    Pictures go to ``<out_dir>/<image name>.png``, and with the iteration to
+    Pictures go to ``<out_dir>/<image name>.png`` (``<image name>-2.png`` where
+    another image has the same name), and with the iteration to
     the backends of the runner's visualizer that show them, such as
     TensorBoard and WandB (not to its folder of files as well). Without a
     reducer, or a CroprViT at all, nothing is drawn, nor where the model sees
@@ -66,39 +79,39 @@ class PruningMapHook(Hook):
         if num_images < 1:
             raise ValueError(f'num_images must be 1 or more, got {num_images}')
         self.num_images, self.out_dir = num_images, out_dir
-        self._handle: Any = None
+        self._handles: List[Any] = []
 
     def _start(self, runner: Runner) -> None:
-        backbone = next(
-            (b for b in backbones_of(runner.model) if b.num_modules), None)
         self._drawn = 0
         self._removed: List[np.ndarray] = []
-        if backbone is not None and is_main_process():
-            self._num_modules = backbone.num_modules
-            self._handle = backbone.register_forward_hook(self._remember)
+        self._names: Counter = Counter()
+        if is_main_process():  # of a student and its teacher one runs
+            self._handles = [b.register_forward_hook(self._remember)
+                             for b in backbones_of(runner.model)
+                             if b.num_modules]
 
     def _remember(self, module: nn.Module, args: Any, output: Any) -> None:
         if self._drawn >= self.num_images:
             return
         state = getattr(output, 'state', output)
         self._patch = module.trunk.patch_size
+        self._num_modules = module.num_modules
         self._removed.append(state.removal_map().cpu().numpy())
 
     def _stop(self, runner: Runner) -> None:
-        if self._handle is None:
-            return
-        self._handle.remove()
-        self._handle = None
-        if self._drawn:
+        for handle in self._handles:
+            handle.remove()
+        if self._handles and self._drawn:
             print_log(f'{self._drawn} pruning maps in {self._folder(runner)}',
                       'current')
+        self._handles = []
 
     def _folder(self, runner: Runner) -> Path:
         return Path(self.out_dir or Path(runner.work_dir) / 'pruning_maps')
 
     def _draw(self, runner: Runner, data_batch: dict,
               outputs: Sequence) -> None:
-        if self._handle is None or not self._removed:
+        if not self._handles or not self._removed:
             return
         removed, self._removed = self._removed, []
         images = data_batch['inputs']
@@ -112,8 +125,12 @@ class PruningMapHook(Hook):
             size = image.shape[:2]
             pixels = grid.repeat(self._patch[0], 0).repeat(self._patch[1], 1)
             picture = draw_pruning_map(
-                image, pixels[:size[0], :size[1]], self._num_modules)
+                as_picture(image), pixels[:size[0], :size[1]],
+                self._num_modules)
             name = Path(getattr(sample, 'img_path', str(self._drawn))).stem
+            self._names[name] += 1  # in folders of classes they come again
+            if self._names[name] > 1:
+                name = f'{name}-{self._names[name]}'
             file = self._folder(runner) / f'{name}.png'
             try:
                 if not mmcv.imwrite(picture, str(file)):

@@ -93,6 +93,8 @@ class Trunk:
         grid = (x.shape[1], x.shape[2])
         if grid in self._fixed:
             constant, rope = self._fixed[grid]
+            if rope is not None and rope.device != x.device:
+                rope = rope.to(x.device)
             x = F.pad(x.flatten(1, 2), (0, 0, self.num_prefix, 0))
             x = constant.to(x) + x
         else:
@@ -273,20 +275,18 @@ class Trunk:
 
     @staticmethod
     def _values(attn: nn.Module, x: Tensor) -> Tensor:
-        """Values (B, heads, M, D / heads) from what a block's attention gets,
+        """Values (B, M, D) of all heads from what a block's attention gets,
         as every way of timm to make them does."""
         if getattr(attn, 'qkv', None) is None:
-            values = attn.v_proj(x)
-        elif type(attn.qkv) is not nn.Linear:
+            return attn.v_proj(x)
+        if type(attn.qkv) is not nn.Linear:
             # As LoRA puts there: its weight is not all that it does
-            values = attn.qkv(x).chunk(3, dim=-1)[2]
-        else:
-            dim = attn.qkv.weight.shape[0] // 3
-            bias = getattr(attn, 'v_bias', None)
-            if bias is None and attn.qkv.bias is not None:
-                bias = attn.qkv.bias[2 * dim:]
-            values = F.linear(x, attn.qkv.weight[2 * dim:], bias)
-        return values.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2)
+            return attn.qkv(x).chunk(3, dim=-1)[2]
+        dim = attn.qkv.weight.shape[0] // 3
+        bias = getattr(attn, 'v_bias', None)
+        if bias is None and attn.qkv.bias is not None:
+            bias = attn.qkv.bias[2 * dim:]
+        return F.linear(x, attn.qkv.weight[2 * dim:], bias)
 
     def _rotate(self, x: Tensor, attn: nn.Module,
                 rope: Optional[Tensor]) -> Tensor:

@@ -19,6 +19,8 @@ class FixedSizeDetDataPreprocessor(DetDataPreprocessor):
         kwargs: See mmdet's ``DetDataPreprocessor``.
     """
 
+    pads_black = True  # so the padding is normalised, too
+
     def __init__(self, size: Tuple[int, int], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.size = tuple(size)

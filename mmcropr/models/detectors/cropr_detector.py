@@ -57,7 +57,7 @@ class CroprDetector(BaseDetector):
         self.detector = built
         self.auxiliary_head: StateHead = MODELS.build(
             self._complete(auxiliary_head))
-        check_model(self)
+        check_model(self, teachers=False)
         self._check_classes()
         self._register_load_state_dict_pre_hook(self._adopt_plain)
 

@@ -232,13 +232,18 @@ class DynamicViTHead(StateHead):
     def check_backbone(self, backbone: Any) -> None:
         super().check_backbone(backbone)
         if self.teacher is not None:
-            self.teacher.check_backbone(backbone)
             others = len(self.learners(backbone)) < backbone.num_modules
             if others and backbone.fuse_at is None:
                 raise ValueError(
                     'a teacher knows all patches, and with fuse_at=None and '
                     'other reducers before DynamicViT the model has fewer: '
                     'leave the teacher out, or fuse.')
+
+    def check_teacher(self, backbone: Any) -> None:
+        """Build the teacher, if there is one, and raise a ValueError unless
+        its tokens are those of a CroprViT."""
+        if self.teacher is not None:
+            self.teacher.check_backbone(backbone)
 
     def loss(self,
              inputs: Union[FeatureMaps, TokenState],

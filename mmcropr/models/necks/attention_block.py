@@ -33,15 +33,17 @@ class AttentionBlock(nn.Module):
         self.proj = nn.Linear(dim, dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
-    def forward(self, x: Tensor, tokens: Optional[Tensor] = None) -> Tensor:
-        """Queries (B, Q, D) and tokens to read (B, M, D), themselves if None
-        -> (B, Q, D)."""
+    def forward(self, x: Tensor, tokens: Optional[Tensor] = None,
+                mask: Optional[Tensor] = None) -> Tensor:
+        """Queries (B, Q, D) and tokens to read (B, M, D), themselves if None,
+        of them those in ``mask`` (B, M), bool -> (B, Q, D)."""
         query = self.norm1(x)
         tokens = query if tokens is None else self.norm1(tokens)
         query, key, value = (
             part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for part in (self.q(query), *self.kv(tokens).chunk(2, dim=-1)))
-        read = F.scaled_dot_product_attention(query, key, value)
+        read = F.scaled_dot_product_attention(
+            query, key, value, None if mask is None else mask[:, None, None])
         x = x + self.proj(read.transpose(1, 2).flatten(2))
         return x + self.mlp(self.norm2(x))
 

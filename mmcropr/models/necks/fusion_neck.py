@@ -156,11 +156,16 @@ class CrossAttnNeck(AttentionNeck):
 
     def fuse(self, state: TokenState) -> Tensor:
         state.finish_block()
+        # Not all that images of a batch keep counts, as ATS keeps by image
+        mask = None if state.mask is None else state.mask.bool()
         kept, tokens = state.x, state.restore().x
-        tokens = tokens if self.concat else kept
+        if self.concat:
+            mask = None
+        else:
+            tokens = kept
         queries = resize_table(self.queries, self.grid, state.grid)
         queries = queries.expand(tokens.shape[0], -1, -1).to(tokens.dtype)
-        patches = self.proj(self.block(queries, tokens))
+        patches = self.proj(self.block(queries, tokens, mask))
         # A map has no place for prefix tokens; they stay as they are
         return torch.cat([tokens[:, :state.num_prefix], patches], dim=1)
 

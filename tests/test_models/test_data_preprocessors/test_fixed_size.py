@@ -1,8 +1,13 @@
 # Copyright (c) mmcropr contributors.
+import json
+from types import SimpleNamespace
+
 import pytest
 import torch
 from mmdet.testing import demo_mm_inputs
 
+from mmcropr.deploy.description import preprocessing_of
+from mmcropr.deploy.images import prepare
 from mmcropr.models import FixedSizeDetDataPreprocessor
 
 
@@ -42,3 +47,25 @@ def test_larger_images():
     data = dict(inputs=[torch.zeros(3, 64, 100)])
     with pytest.raises(ValueError, match='64 x 100 px is larger than size'):
         preprocessor()(data)
+
+
+def test_as_exported_files_describe_it():
+    """The padding is black before it is normalised, not 0 behind that."""
+    image = torch.randint(0, 256, (3, 96, 80), dtype=torch.uint8)
+    model = SimpleNamespace(data_preprocessor=preprocessor(),
+                            backbone=SimpleNamespace(in_channels=3))
+    about = dict(input=dict(shape=[1, 3, 96, 96], dtype='float32'),
+                 preprocessing=json.loads(json.dumps(preprocessing_of(model))))
+    found = prepare(image.permute(1, 2, 0).numpy(), about)
+    wanted = model.data_preprocessor(dict(inputs=[image]))['inputs']
+    torch.testing.assert_close(torch.from_numpy(found), wanted)
+
+
+@pytest.mark.parametrize('name', [
+    '_channel_conversion', 'channel_conversion', 'to_rgb'])
+@pytest.mark.parametrize('swapped', [True, False])
+def test_channels_of_every_host(name, swapped):
+    model = SimpleNamespace(data_preprocessor=SimpleNamespace(),
+                            backbone=SimpleNamespace(in_channels=3))
+    setattr(model.data_preprocessor, name, swapped)
+    assert preprocessing_of(model)['channels'] == ('rgb' if swapped else 'bgr')

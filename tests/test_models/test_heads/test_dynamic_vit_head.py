@@ -10,7 +10,7 @@ from mmpretrain.structures import DataSample
 from mmcropr.models.checks import check_model
 from mmcropr.models.reducers import DynamicViT
 from mmcropr.utils.build import plain_model
-from tests.utils import TINY
+from tests.utils import TINY, tiny_detector_config
 
 REDUCER = dict(type='mmcropr.DynamicViT', keep=[9, 5], modules=[0, 1], align=1)
 
@@ -298,3 +298,19 @@ def test_heads_and_reducers_that_do_not_match():
         model(**batch(), mode='loss')
     with pytest.raises(ValueError, match='embed_dim=30 is no multiple of 4'):
         DynamicViT(30)
+
+
+def test_a_detector_without_its_teacher_at_hand(digits, tmp_path):
+    """Only training needs it: a test builds no second ViT."""
+    cfg = tiny_detector_config(digits, tmp_path).model
+    cfg.detector.backbone.reducer = dict(
+        type='mmcropr.DynamicViT', rate=8, align=1)
+    gone = str(tmp_path / 'gone.py')
+    cfg.auxiliary_head = dict(
+        type='mmcropr.DynamicViTHead', teacher_config=gone,
+        teacher_ckpt='gone.pth')
+    init_default_scope('mmdet')
+    model = MODELS.build(cfg)
+    assert model.auxiliary_head.teacher._model is None
+    with pytest.raises(FileNotFoundError, match='gone.py'):
+        check_model(model)

@@ -202,3 +202,19 @@ def test_more_blocks_on_all_tokens():
         x = block(x)
     found = LLFNeck()(vit(image))[0].flatten(2).transpose(1, 2)
     assert torch.allclose(found, vit.vit.norm(x)[:, 1:], atol=1e-5)
+
+
+@torch.no_grad()
+def test_filling_is_not_read():
+    """Behind ATS, which keeps another number of tokens for every image."""
+    reducer = dict(type='mmcropr.ATS', keep=[20, 12], modules=[0, 1], align=1)
+    vit, neck = backbone(TINY, reducer=reducer), make('cross-attn')
+    vit.vit.blocks[0].attn.qkv.weight *= 100  # attends to few
+    image, found = torch.rand(4, 3, *SIZE), []
+    for shift in (0., 1e3):
+        state = vit(image)
+        state.finish_block()
+        assert not state.mask.all()
+        state.x = state.x.masked_fill(~state.mask[..., None], shift)
+        found.append(neck(state)[0])
+    torch.testing.assert_close(*found)

@@ -234,3 +234,24 @@ def test_variance_does_not_see_the_edge_of_padding():
     scores = Variance(8).score(state)
     assert scores[0, 0] > 0
     assert torch.allclose(scores[0, 1:], torch.zeros(3), atol=1e-9)
+
+
+@pytest.mark.parametrize('name', ARCHS)
+@torch.no_grad()
+def test_values_are_those_of_timm(name):
+    """Weighted by the attention they are what goes into its projection."""
+    torch.manual_seed(0)
+    model = make_model(ARCHS[name])
+    block, read = model.vit.blocks[1], []
+    state = model.trunk.embed(torch.randn(1, 3, 64, 80))
+    mixed = getattr(model.vit, 'rope_mixed', False)
+    table = state.origin.rope[1] if mixed else state.origin.rope
+    handle = block.attn.proj.register_forward_pre_hook(
+        lambda module, args: read.append(args[0]))
+    x, _ = watched(model, 1, state)
+    handle.remove()
+    weights = timm_attention(block, x, table)
+    values = state.attention.values()
+    assert values.shape[:3] == weights.shape[:3]
+    found = (weights @ values).transpose(1, 2).flatten(2)
+    assert torch.allclose(found, read[0], atol=1e-5)
