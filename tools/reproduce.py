@@ -131,12 +131,13 @@ def make_data(cfg: Any) -> None:
     root = Path(words[2])
     marker = root / 'digits_scenes.json'
     if marker.exists():
-        there = json.loads(marker.read_text())['arguments']['num_scenes']
+        made = json.loads(marker.read_text()).get('arguments', {})
+        there = made.get('num_scenes', {}).get('train', 'unknown')
         wanted = int(words[words.index('--num-train') + 1])
-        if there['train'] != wanted:
+        if there != wanted:
             raise ValueError(
-                f'{root} has {there["train"]} training scenes, and this scale '
-                f'trains on {wanted}: give another --data, or remove {root}')
+                f'{root} has {there} training scenes, and this scale trains '
+                f'on {wanted}: give another --data, or remove {root}')
         return
     words = [sys.executable, str(ROOT / words[1]), *words[2:], '--jobs',
              str(cores())]

@@ -39,6 +39,21 @@ def _runner(description: Dict[str, Any], run: Callable,
     return infer
 
 
+def _check_shape(model: nn.Module, description: Dict[str, Any],
+                 file: Path) -> None:
+    """Raise a ValueError unless an encoder's images are whole patches: its
+    maps do not say where an image ends in them."""
+    backbone = cropr_vit_of(model.backbone)
+    shape = description['input']['shape'][2:]
+    patch = shape if backbone is None else backbone.trunk.patch_size
+    if any(n % p for n, p in zip(shape, patch)):
+        raise ValueError(
+            f'{file} is an encoder for images of {shape[0]} x {shape[1]} px, '
+            f'no multiple of patches of {patch[0]} x {patch[1]}: the head of '
+            'a segmentor would not know where the image ends. Export another '
+            '--shape, or the whole model.')
+
+
 def use_file(model: nn.Module, file: Path) -> Dict[str, Any]:
     """Make a segmentor, classifier or detector compute by a file. Of an
     exported encoder the heads stay, and use the weights of the model.
@@ -52,8 +67,9 @@ def use_file(model: nn.Module, file: Path) -> Dict[str, Any]:
 
     Raises:
         ImportError: With the command, if its runtime is not installed.
-        ValueError: If it is of another task or has other classes; later, if
-            images come in another size.
+        ValueError: If it is of another task or has other classes, or is an
+            encoder of a segmentor for images that are not whole patches;
+            later, if images come in another size.
     """
     model = getattr(model, 'detector', model)
     description, run = open_file(file)
@@ -63,15 +79,8 @@ def use_file(model: nn.Module, file: Path) -> Dict[str, Any]:
                          f'config one of {task}.')
     infer = _runner(description, run, file)
     if description['part'] == 'encoder':
-        shape = description['input']['shape'][2:]
-        patch = cropr_vit_of(model.backbone).trunk.patch_size
-        if task == 'segmentation' and any(
-                n % p for n, p in zip(shape, patch)):
-            raise ValueError(
-                f'{file} is an encoder for images of {shape[0]} x {shape[1]} '
-                f'px, no multiple of patches of {patch[0]} x {patch[1]}: the '
-                'head of a segmentor would not know where the image ends. '
-                'Export another --shape, or the whole model.')
+        if task == 'segmentation':
+            _check_shape(model, description, file)
         model.extract_feat = lambda images, *_, **__: infer(images)
         return description
     head = model.decode_head if task == 'segmentation' else model.head

@@ -12,6 +12,7 @@ from urllib.parse import urlparse
 import numpy as np
 import torch
 from mmengine.dist import barrier, is_main_process
+from mmengine.fileio import get_local_path
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 from safetensors import safe_open
@@ -23,6 +24,7 @@ STORAGES = {
                  'Short', 'Char', 'Byte', 'Bool', 'ComplexFloat',
                  'ComplexDouble')
 }
+STORES = (r'(\S+\:)?s3://', r'(\S+\:)?petrel://')  # as mmengine has them
 # Functions and classes that only hold data. torch.storage._load_from_bytes is
 # left out on purpose: it unpickles again, without this list.
 ALLOWED = {
@@ -142,13 +144,21 @@ def load_file(path: Union[str, pathlib.Path],
             checkpoints hold: tensors, numbers, arrays, plain containers and
             logs.
     """
-    if str(path).endswith('.safetensors'):
-        return _load_tensors(path, map_location)
+    content = _load_tensors(path, map_location) if str(path).endswith(
+        '.safetensors') else _load_pickle(path, map_location, trust)
+    meta = content.get('meta') if isinstance(content, dict) else None
+    if not trust and isinstance(meta, dict):
+        meta.pop('config', None)  # text that mmengine runs when it resumes
+    return content
+
+
+def _load_pickle(path: Union[str, pathlib.Path], map_location: Any,
+                 trust: bool) -> Any:
     pickle_module = pickle if trust else SAFE_PICKLE
     try:
         if not trust and _is_script(path):
             raise UnsafeCheckpointError('TorchScript')
-        content = torch.load(
+        return torch.load(
             path,
             map_location=map_location,
             pickle_module=pickle_module,
@@ -159,16 +169,13 @@ def load_file(path: Union[str, pathlib.Path],
             'code in a checkpoint can do anything. If you trust whoever made '
             'it, give --trust-checkpoint (to the tools), or save it again '
             'with its state_dict alone.') from error
-    meta = content.get('meta') if isinstance(content, dict) else None
-    if not trust and isinstance(meta, dict):
-        meta.pop('config', None)  # text that mmengine runs when it resumes
-    return content
 
 
 def load_safely(trust: bool = False) -> None:
     """Let mmengine read checkpoints of files and addresses by
     :func:`load_file`, wherever it reads them: ``load_from``, resuming,
-    ``init_cfg``.
+    ``init_cfg``. Models that mmengine knows by name (``torchvision://`` and
+    such) are its own affair.
 
     Args:
         trust: As of :func:`load_file`.
@@ -193,8 +200,23 @@ def load_safely(trust: bool = False) -> None:
             barrier()
         return load_file(path, map_location, trust)
 
+    def load_from_ceph(filename: str,
+                       map_location: Any = None,
+                       backend: str = 'petrel') -> Any:
+        with get_local_path(
+                filename, backend_args=dict(backend=backend)) as path:
+            return load_file(path, map_location, trust)
+
+    def load_from_pavi(filename: str, map_location: Any = None) -> Any:
+        raise UnsafeCheckpointError(
+            f'{filename} would be read with whatever code it holds: download '
+            'it and give the file, or --trust-checkpoint.')
+
     # mmengine logs the names of these
     CheckpointLoader.register_scheme('', load_from_local, force=True)
     CheckpointLoader.register_scheme(('http://', 'https://'),
                                      load_from_http,
                                      force=True)
+    CheckpointLoader.register_scheme(STORES, load_from_ceph, force=True)
+    if not trust:
+        CheckpointLoader.register_scheme('pavi://', load_from_pavi, force=True)

@@ -69,7 +69,7 @@ def _curricula(cfg: dict) -> List[dict]:
 
 
 def _value(node: ast.expr) -> Any:
-    """What an expression of literals and ``dict(...)`` says.
+    """What an expression of literals, names and ``dict(...)`` says.
 
     Raises:
         ValueError: If it is another one: a checkpoint is not to run code.
@@ -83,6 +83,8 @@ def _value(node: ast.expr) -> Any:
                 for key, value in zip(node.keys, node.values)}
     if isinstance(node, (ast.List, ast.Tuple)):
         return [_value(item) for item in node.elts]
+    if isinstance(node, (ast.Attribute, ast.Name)):
+        return ast.unparse(node)  # the name of a class
     return ast.literal_eval(node)
 
 
@@ -92,8 +94,8 @@ def _settings(text: str) -> Optional[Dict[str, Any]]:
         return {
             line.targets[0].id: _value(line.value)  # type: ignore
             for line in ast.parse(text).body}
-    except (AttributeError, RecursionError, SyntaxError, TypeError,
-            ValueError):
+    except (AttributeError, MemoryError, RecursionError, SyntaxError,
+            TypeError, ValueError):
         return None
 
 

@@ -142,11 +142,14 @@ def test_any_channels_and_names_that_come_again(tmp_path, channels, dtype):
     images = (torch.rand(3, channels, 32, 32) * 200).to(dtype)
     samples = [SimpleNamespace(img_path=f'{folder}/001.jpg')
                for folder in ('cat', 'dog', 'fox')]
-    for _ in range(2):  # another run draws over what the first has drawn
+    for both in (True, False):  # the second draws over what the first drew
         hook.before_test_epoch(runner)
         second(images.float())
+        if both:
+            first(images.float())
         hook.after_test_iter(runner, 0, dict(inputs=list(images)), samples)
         hook.after_test_epoch(runner)
+        assert hook._drawn == 3
     files = sorted((tmp_path / 'pruning_maps').iterdir())
     assert [f.name for f in files] == ['001-2.png', '001-3.png', '001.png']
     picture = mmcv.imread(str(files[-1]))

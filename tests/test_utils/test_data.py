@@ -309,6 +309,10 @@ def test_classes_of_things(number, fits):
     """Boxes and masks of a panoptic model are of things alone."""
     head = dict(bbox_head=dict(num_classes=number),
                 mask_head=dict(num_classes=80))
+    semantics = Config(dict(default_scope='mmdet', model=dict(
+        semantic_head=dict(num_classes=80))))
+    with pytest.raises(ValueError, match='num_classes=80, but .* 133'):
+        check_classes(semantics, 'loader', CocoPanopticDataset, PREFIX)
     cfg = Config(dict(default_scope='mmdet', model=dict(roi_head=head)))
     if fits:
         check_classes(cfg, 'loader', CocoPanopticDataset, PREFIX)

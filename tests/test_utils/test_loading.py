@@ -1,7 +1,9 @@
 # Copyright (c) mmcropr contributors.
 """Checkpoints whose pickle would run code, through every way in."""
+import json
 import os
 import sys
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader, load_checkpoint
+from safetensors.torch import save_file
 from torch import nn
 
 from mmcropr.models.backbones.pretrained import read_checkpoint
@@ -98,6 +101,34 @@ def test_every_way_in(evil, tmp_path, readers):
     assert not (tmp_path / 'made').exists()
 
 
+@pytest.mark.parametrize('address', ['s3://a/x.pth', 'petrel://a/x.pth',
+                                     'cluster:s3://a/x.pth'])
+def test_stores(evil, tmp_path, readers, monkeypatch, address):
+    """What mmengine's client fetches is read like any file."""
+    asked = []
+
+    @contextmanager
+    def fetch(path, backend_args):
+        asked.append((path, backend_args))
+        yield evil
+
+    monkeypatch.setattr('mmcropr.utils.loading.get_local_path', fetch)
+    load_safely()
+    with pytest.raises(UnsafeCheckpointError, match='more than data'):
+        CheckpointLoader.load_checkpoint(address)
+    assert not (tmp_path / 'made').exists()
+    load_safely(trust=True)
+    CheckpointLoader.load_checkpoint(address)
+    assert (tmp_path / 'made').is_dir()
+    assert asked == [(address, dict(backend='petrel'))] * 2
+
+
+def test_a_store_that_cannot_be_read_safely(readers):
+    load_safely()
+    with pytest.raises(UnsafeCheckpointError, match='pavi://x .*download it'):
+        CheckpointLoader.load_checkpoint('pavi://x')
+
+
 @pytest.mark.parametrize('way', ['test', 'load_from', 'resume', 'init_cfg',
                                  'strip'])
 def test_tools_do_not_run_code(evil, digits, tmp_path, way):
@@ -152,3 +183,6 @@ def test_config_that_mmengine_would_run(tmp_path):
     torch.save(dict(state_dict={}, meta=meta), tmp_path / 'x.pth')
     assert load_file(tmp_path / 'x.pth')['meta'] == dict(epoch=1)
     assert load_file(tmp_path / 'x.pth', trust=True)['meta'] == meta
+    save_file(dict(weight=torch.ones(1)), tmp_path / 'x.safetensors',
+              dict(mmcropr=json.dumps(meta)))
+    assert load_file(tmp_path / 'x.safetensors')['meta'] == dict(epoch=1)

@@ -109,9 +109,12 @@ def test_config_of_a_checkpoint_is_not_run(tmp_path, capsys):
 def test_settings_of_every_kind():
     settings = dict(model=dict(
         shape=(1, -2.5), names=['a', None], custom_keys={'.cls_token': True},
-        text='two "lines"\n', none=dict()))
+        text='two "lines"\n', none=dict(), kind=Config))
     old = content(Config(settings))
     assert not find_changes(old['meta'], Config(settings))
     settings['model']['custom_keys']['.cls_token'] = False
     assert find_changes(old['meta'], Config(settings)) == [
         'model.custom_keys..cls_token: True -> False']
+    settings['model'].update(kind=dict, custom_keys={})
+    assert "model.kind: 'mmengine.config.config.Config' -> 'dict'" in (
+        find_changes(old['meta'], Config(settings)))

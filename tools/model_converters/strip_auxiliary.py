@@ -45,8 +45,8 @@ def plain_config(cfg: Config) -> Config:
     if 'module' in backbone:
         raise ValueError(
             f'{backbone.get("type")} keeps the ViT that it changes out of '
-            'checkpoints, so a plain one cannot be made of this checkpoint; '
-            'test and export it by the config of the training.')
+            'checkpoints, so no plain model can be made of this one; test it '
+            'by the config of the training.')
     backbone['pretrained'] = False
     for part in (model, backbone):  # where the run started from
         part.pop('init_cfg', None)

@@ -80,6 +80,7 @@ class PruningMapHook(Hook):
             raise ValueError(f'num_images must be 1 or more, got {num_images}')
         self.num_images, self.out_dir = num_images, out_dir
         self._handles: List[Any] = []
+        self._seen: Optional[nn.Module] = None
 
     def _start(self, runner: Runner) -> None:
         self._drawn = 0
@@ -93,6 +94,9 @@ class PruningMapHook(Hook):
     def _remember(self, module: nn.Module, args: Any, output: Any) -> None:
         if self._drawn >= self.num_images:
             return
+        if self._removed and self._seen is not module:
+            return  # of several backbones the first
+        self._seen = module
         state = getattr(output, 'state', output)
         self._patch = module.trunk.patch_size
         self._num_modules = module.num_modules
@@ -115,8 +119,9 @@ class PruningMapHook(Hook):
             return
         removed, self._removed = self._removed, []
         images = data_batch['inputs']
-        # Windows of a slide, and views of test-time augmentation
-        if len(removed) > 1 or not isinstance(images[0], Tensor):
+        # Windows of a slide, views of test-time augmentation, and clips
+        if len(removed) > 1 or not isinstance(images[0], Tensor) or (
+                images[0].dim() != 3):
             return
         for image, grid, sample in zip(images, removed[0], outputs):
             if self._drawn >= self.num_images:

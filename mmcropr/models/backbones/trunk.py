@@ -81,10 +81,8 @@ class Trunk:
 
     # What does not
     def embed(self, image: Tensor) -> TokenState:
-        """Image (B, C, H, W) of any size -> tokens before the first block.
-
-        Bottom and right are padded with zeros to whole patches.
-        """
+        """Image (B, C, H, W) of any size, padded with zeros to whole patches
+        at the bottom and right -> tokens before the first block."""
         size = image.shape[-2:]
         pad = [-n % p for n, p in zip(size, self.patch_size)]
         if any(pad):
@@ -92,9 +90,11 @@ class Trunk:
         x = self.vit.patch_embed(image)
         grid = (x.shape[1], x.shape[2])
         if grid in self._fixed:
+            if self._fixed[grid][0].device != x.device:
+                self._fixed[grid] = tuple(
+                    t if t is None else t.to(x.device)
+                    for t in self._fixed[grid])
             constant, rope = self._fixed[grid]
-            if rope is not None and rope.device != x.device:
-                rope = rope.to(x.device)
             x = F.pad(x.flatten(1, 2), (0, 0, self.num_prefix, 0))
             x = constant.to(x) + x
         else:

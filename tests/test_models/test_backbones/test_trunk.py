@@ -251,3 +251,14 @@ def test_checkpointing_changes_no_number(arch, reducer, monkeypatch):
     with torch.no_grad():
         model(image)
     assert len(calls) == 4, 'nothing to save without gradients'
+
+
+@pytest.mark.parametrize('arch', [TINY, TINY_EVA])
+def test_fixed_positions_on_another_device(arch):
+    """A model may be moved after it was made ready."""
+    model = CroprViT(arch, img_size=32, patch_size=8, out_type='tokens')
+    model.eval().switch_to_deploy((32, 32))
+    state = model.to('meta').trunk.embed(torch.zeros(1, 3, 32, 32).to('meta'))
+    assert state.x.device.type == 'meta'
+    assert all(x is None or x.device.type == 'meta'
+               for x in (state.origin.rope, *model.trunk._fixed[4, 4]))
