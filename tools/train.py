@@ -75,10 +75,10 @@ def load_config(args: argparse.Namespace) -> Config:
             raise SystemExit('--auto-scale-lr needs '
                              'auto_scale_lr.base_batch_size in the config')
         cfg.auto_scale_lr.enable = True
-    if args.resume is not None:
-        cfg.resume = 'auto' if args.resume == 'auto' else True
-        if args.resume != 'auto':
-            cfg.load_from = args.resume
+    if args.resume == 'auto':
+        cfg.resume = 'auto'
+    elif args.resume is not None:
+        cfg.resume, cfg.load_from = True, args.resume
     return cfg
 
 

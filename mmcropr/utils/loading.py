@@ -137,7 +137,8 @@ def load_file(path: Union[str, pathlib.Path],
     Args:
         path: A local file.
         map_location: As of ``torch.load``.
-        trust: Whether to run code that the file has in it.
+        trust: Whether to run code that the file has in it, and to leave
+            ``meta['config']``, which mmengine runs when it resumes.
 
     Raises:
         UnsafeCheckpointError: If there is more in it than what mmengine's
@@ -148,7 +149,7 @@ def load_file(path: Union[str, pathlib.Path],
         '.safetensors') else _load_pickle(path, map_location, trust)
     meta = content.get('meta') if isinstance(content, dict) else None
     if not trust and isinstance(meta, dict):
-        meta.pop('config', None)  # text that mmengine runs when it resumes
+        meta.pop('config', None)
     return content
 
 

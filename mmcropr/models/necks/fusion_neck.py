@@ -156,16 +156,15 @@ class CrossAttnNeck(AttentionNeck):
 
     def fuse(self, state: TokenState) -> Tensor:
         state.finish_block()
-        # Not all that images of a batch keep counts, as ATS keeps by image
-        mask = None if state.mask is None else state.mask.bool()
-        kept, tokens = state.x, state.restore().x
+        # Behind ATS, which keeps by image, not all that is there counts
+        tokens, mask = state.x, state.mask
+        state.restore()
         if self.concat:
-            mask = None
-        else:
-            tokens = kept
+            tokens, mask = state.x, None
         queries = resize_table(self.queries, self.grid, state.grid)
         queries = queries.expand(tokens.shape[0], -1, -1).to(tokens.dtype)
-        patches = self.proj(self.block(queries, tokens, mask))
+        patches = self.proj(self.block(
+            queries, tokens, None if mask is None else mask.bool()))
         # A map has no place for prefix tokens; they stay as they are
         return torch.cat([tokens[:, :state.num_prefix], patches], dim=1)
 
