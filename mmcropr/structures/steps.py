@@ -14,6 +14,8 @@ from typing import Dict, NamedTuple, Optional, Sequence, Tuple, Type
 import torch
 from torch import Tensor
 
+from mmcropr.utils.precision import at_least_float32, without_autocast
+
 from .rows import prefixed, take_rows
 
 
@@ -263,30 +265,32 @@ class Merge(Step):
 
 class Mix(Step):
     """Mixtures take the place of all patches. Mixtures of mixtures are one
-    step. Undone, a patch is the mean of all mixtures by its shares in them;
-    traced, it is where its share is largest.
+    step. Undone, a patch is the mean of all mixtures by its shares in them,
+    the plain one if it has none; traced, it is where its share is largest.
 
     Args:
-        weights: Shares of the patches in the mixtures, (B, M, K).
+        weights: Shares of the patches in the mixtures, (B, M, K). In float32
+            from here on: few of thousands are within half precision.
         index: As of every step: the places of the largest shares.
     """
 
     cannot_follow = {**IN_SEQUENCE, **FILLED_UP}
 
     def __init__(self, weights: Tensor, index: Tensor) -> None:
-        self.weights, self.index = weights, index
+        self.weights, self.index = at_least_float32(weights), index
 
     def absorb(self, step: Step) -> bool:
         if not isinstance(step, Mix):
             return False
-        # In the precision of the second; a method can mix in float32
-        self.weights = step.weights @ self.weights.to(step.weights.dtype)
+        with without_autocast(self.weights):
+            self.weights = step.weights @ self.weights
         self.index = step.index
         return True
 
     def undo(self, x: Tensor, num_prefix: int) -> Tensor:
         prefix, patches = x.tensor_split([num_prefix], dim=1)
-        shares = self.weights / self.weights.sum(1, keepdim=True)
+        weights = self.weights + torch.finfo(torch.float32).tiny
+        shares = weights / weights.sum(1, keepdim=True)
         patches = shares.transpose(1, 2).to(patches.dtype) @ patches
         return torch.cat([prefix, patches], dim=1)
 

@@ -1,13 +1,39 @@
 # Copyright (c) mmcropr contributors.
+from contextlib import nullcontext
+from typing import ContextManager
+
 import torch
 from torch import Tensor
+
+
+def casts(device: str) -> bool:
+    """Whether ``torch.autocast`` knows a type of device: of all but two that
+    depends on the version of torch."""
+    if device in ('cpu', 'cuda'):
+        return True
+    known = getattr(torch.amp, 'is_autocast_available', None)
+    return known is not None and known(device)
+
+
+def without_autocast(x: Tensor) -> ContextManager:
+    """Context in which what is done with ``x`` keeps its precision."""
+    device = x.device.type
+    if not casts(device):
+        return nullcontext()
+    return torch.autocast(device, enabled=False)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """The same numbers; float32 where they are of half precision."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
     """Precision in which a matrix product of ``x`` is computed here: what
     autocast says, where it is on for the device, else that of ``x``."""
     device = x.device.type
-    if not x.is_floating_point() or x.dtype == torch.float64:
+    if not x.is_floating_point() or x.dtype == torch.float64 or not casts(
+            device):
         return x.dtype
     if hasattr(torch, 'get_autocast_dtype'):
         enabled = torch.is_autocast_enabled(device)

@@ -184,6 +184,8 @@ class Predictor:
     def _wait(self) -> None:
         if self.device.type == 'cuda':
             torch.cuda.synchronize(self.device)
+        elif self.device.type == 'mps':
+            torch.mps.synchronize()
 
     def test_set(self) -> Any:
         """The data set of the config's test, with labels."""

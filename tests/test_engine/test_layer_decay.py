@@ -93,3 +93,15 @@ def test_bad_rate(rate):
 def test_backbone_without_depths():
     with pytest.raises(ValueError, match='no module with get_layer_depth'):
         build(nn.Linear(2, 2), layer_decay_rate=0.5)
+
+
+def test_without_a_learning_rate():
+    with pytest.raises(ValueError, match=r'set optim_wrapper\.optimizer\.lr, '
+                       r"got optimizer=\{'type': 'AdamW'\}"):
+        build_optim_wrapper(
+            model(),
+            dict(
+                type='OptimWrapper',
+                optimizer=dict(type='AdamW'),
+                constructor='mmcropr.LayerDecayOptimWrapperConstructor',
+                paramwise_cfg=dict(layer_decay_rate=0.5)))

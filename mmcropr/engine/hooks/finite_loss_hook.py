@@ -41,7 +41,8 @@ class FiniteLossHook(Hook):
     that are not finite; the losses here are those before scaling.
 
     The last step before a checkpoint may break weights that gave finite
-    losses, so parameters are looked at before they are saved.
+    losses, so parameters are looked at before they are saved, by the process
+    that saves; launchers stop the others when it ends.
 
     Raises:
         NonFiniteLossError: With the iteration and the names of the losses or

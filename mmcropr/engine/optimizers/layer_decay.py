@@ -24,8 +24,8 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         paramwise_cfg: As of mmengine, with ``layer_decay_rate`` in (0, 1].
 
     Raises:
-        ValueError: If the rate is missing or out of range, or the backbone
-            has no ``get_layer_depth``.
+        ValueError: If the rate is missing or out of range, the optimizer has
+            no ``lr``, or the backbone no ``get_layer_depth``.
     """
 
     def __init__(self,
@@ -40,6 +40,10 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         # mmengine skips add_params for an empty paramwise_cfg.
         cfg.setdefault('bypass_duplicate', False)
         super().__init__(optim_wrapper_cfg, cfg)
+        if self.base_lr is None:
+            raise ValueError('layer-wise decay scales the learning rate: set '
+                             'optim_wrapper.optimizer.lr, got '
+                             f'optimizer={dict(self.optimizer_cfg)}')
 
     def add_params(self,
                    params: List[dict],

@@ -85,6 +85,10 @@ class Teacher:
         self._model: Optional[nn.Module] = None
         self._loaded = False
 
+    def __deepcopy__(self, memo: dict) -> 'Teacher':
+        """Itself: it never changes, so the copy of an EMA shares it."""
+        return self
+
     @property
     def model(self) -> nn.Module:
         """The teacher.

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from mmcropr.registry import MODELS
 from mmcropr.structures import TokenState
+from mmcropr.utils.precision import without_autocast
 
 from .eomt_checks import check_sample
 from .eomt_matching import TRAIN_CFG
@@ -195,9 +196,14 @@ class EoMTHead(Mask2FormerHead):
         classes, masks = zip(*outputs)
         return list(classes), list(masks)
 
+    def train(self, mode: bool = True) -> 'EoMTHead':
+        self._read_probs = None
+        return super().train(mode)
+
     def _probs(self) -> List[float]:
-        """``attn_mask_probs`` as numbers, read again when they have changed: a
-        GPU has to be waited for."""
+        """``attn_mask_probs`` as numbers, read again when they have changed
+        and behind :meth:`train`, as an EMA changes them unseen: a GPU has to
+        be waited for."""
         probs = self.attn_mask_probs
         key = (probs.data_ptr(), probs._version)
         if self._read_probs is None or self._read_probs[0] != key:
@@ -287,7 +293,7 @@ class EoMTHead(Mask2FormerHead):
                      *args: Any) -> Dict[str, Tensor]:
         """See :meth:`loss`. In single precision: sums over the points leave
         the range of half precision."""
-        with torch.autocast(all_cls_scores[0].device.type, enabled=False):
+        with without_autocast(all_cls_scores[0]):
             return super().loss_by_feat([s.float() for s in all_cls_scores],
                                         [m.float() for m in all_mask_preds],
                                         *args)

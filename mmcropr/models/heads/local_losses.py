@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from mmcropr.utils.precision import casts
+
 
 class HandOver(torch.autograd.Function):
     """A loss, and the gradients of it that are known already."""
@@ -81,7 +83,7 @@ def _in_float16(device: str, parameters: List[nn.Parameter]) -> bool:
     if any(p.dtype == torch.float16 for p in parameters):
         return True
     if hasattr(torch, 'get_autocast_dtype'):
-        return torch.is_autocast_enabled(
+        return casts(device) and torch.is_autocast_enabled(
             device) and torch.get_autocast_dtype(device) == torch.float16
     # torch before 2.4 has functions of their own for the CPU
     return device == 'cuda' and torch.is_autocast_enabled(

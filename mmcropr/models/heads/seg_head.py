@@ -1,4 +1,5 @@
 # Copyright (c) mmcropr contributors.
+from functools import lru_cache
 from typing import Any, Dict, Optional, Sequence, Tuple, Union
 
 import torch
@@ -10,6 +11,12 @@ from mmcropr.structures import Route, TokenState
 
 from .patch_head import PatchHead
 from .query_draws import QueryDraws
+
+
+@lru_cache(maxsize=16)
+def _on_device(weights: Tuple[float, ...], device: torch.device) -> Tensor:
+    """Copied once, not in every module and iteration."""
+    return torch.tensor(weights, device=device)
 
 
 @MODELS.register_module()
@@ -169,5 +176,5 @@ class CroprSegHead(PatchHead):
         if getattr(loss, 'use_sigmoid', True) or len(
                 weights) != self.num_classes:
             return None
-        weights = torch.tensor(weights, device=targets.device)
+        weights = _on_device(tuple(weights), targets.device)
         return (weights[torch.where(there, targets, 0)] * there).sum()

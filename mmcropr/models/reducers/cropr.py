@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from mmcropr.registry import MODELS
 from mmcropr.structures import Route, TokenState
+from mmcropr.utils.precision import without_autocast
 
 from .base import TopKPruner
 
@@ -91,7 +92,7 @@ class Cropr(TopKPruner):
 
     @torch.no_grad()
     def score(self, state: TokenState) -> Tensor:
-        with torch.autocast(state.x.device.type, enabled=False):
+        with without_autocast(state.x):
             folded = self.queries.float()
             folded = folded.sum(0) if len(folded) > 1 else folded[0]
             folded = folded if self.sign > 0 else -folded

@@ -2,6 +2,8 @@
 import torch
 from torch import Tensor
 
+from mmcropr.utils.precision import without_autocast
+
 
 @torch.no_grad()
 def pairwise_distances(x: Tensor) -> Tensor:
@@ -12,7 +14,7 @@ def pairwise_distances(x: Tensor) -> Tensor:
     their mean, which keeps the digits of what differs: on CPU about 25 times
     as fast as a sum over channels for every pair.
     """
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x):
         x = x.float()
         x = x - x.mean(1, keepdim=True)
         square = x.square().sum(-1)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from mmcropr.registry import MODELS
 from mmcropr.structures import Merge, TokenState
+from mmcropr.utils.precision import at_least_float32
 
 from .base import TokenReducer
 from .distances import pairwise_distances
@@ -80,15 +81,18 @@ class DPCKNN(TokenReducer):
         return torch.rand(shape, device=patches.device) * 1e-6
 
     def forward(self, state: TokenState, length: int) -> TokenState:
-        if length >= state.length:
-            return state
         patches = state.patches
+        if length >= state.length:
+            if self.training and self.score is not None:
+                # Weights that do no work would stop distributed training
+                state.x = state.x + 0 * self.score(patches[:, :0]).sum()
+            return state
         count = length - state.num_prefix
         centres, clusters = density_peaks(patches, count, self.num_neighbours,
                                           self.jitter(patches))
         weights = torch.ones_like(patches[..., :1])
         if self.score is not None:
-            weights = self.score(patches).exp()
+            weights = at_least_float32(self.score(patches)).exp()
         shape = (patches.shape[0], count)
         total = weights.new_zeros(*shape, 1).scatter_add(
             1, clusters[..., None], weights) + 1e-6

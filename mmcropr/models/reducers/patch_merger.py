@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from mmcropr.registry import MODELS
+from mmcropr.utils.precision import at_least_float32
 
 from .base import SoftMerger
 
@@ -36,5 +37,5 @@ class PatchMerger(SoftMerger):
     def mix(self, patches: Tensor) -> Tuple[Tensor, Tensor]:
         patches = self.norm(patches)
         logits = self.queries @ patches.transpose(1, 2)
-        weights = (logits * self.scale).softmax(-1)
-        return weights @ patches, weights
+        weights = (at_least_float32(logits) * self.scale).softmax(-1)
+        return weights.to(patches.dtype) @ patches, weights

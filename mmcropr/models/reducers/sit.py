@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from mmcropr.registry import MODELS
+from mmcropr.utils.precision import at_least_float32
 
 from .base import SoftMerger
 
@@ -35,5 +36,5 @@ class SiT(SoftMerger):
 
     def mix(self, patches: Tensor) -> Tuple[Tensor, Tensor]:
         logits = self.weight(patches) * self.scale
-        weights = logits.softmax(1).transpose(1, 2)
-        return weights @ patches, weights
+        weights = at_least_float32(logits).softmax(1).transpose(1, 2)
+        return weights.to(patches.dtype) @ patches, weights

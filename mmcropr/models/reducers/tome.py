@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from mmcropr.registry import MODELS
 from mmcropr.structures import Merge, TokenState, other_rows, take_rows
+from mmcropr.utils.precision import without_autocast
 
 from .base import TokenReducer
 
@@ -34,7 +35,7 @@ def match_tokens(features: Tensor, count: int, num_prefix: int) -> Matching:
         count: Number r of tokens that merge into others.
         num_prefix: Tokens in front that neither merge nor are merged into.
     """
-    with torch.autocast(features.device.type, enabled=False):
+    with without_autocast(features):
         features = F.normalize(features.float(), dim=-1)
         ours, theirs = features[:, ::2], features[:, 1::2]
         similarity = ours @ theirs.transpose(1, 2)
@@ -64,18 +65,19 @@ def merge_tokens(x: Tensor, size: Tensor,
 
     Args:
         x: (B, M, D).
-        size: How many tokens each stands for, (B, M).
+        size: How many tokens each stands for, (B, M), float32: sums of half
+            precision would overflow.
         matching: What merges into what.
 
     Returns:
         Tokens (B, M - r, D) and their sizes (B, M - r).
     """
     kept, source, target = matching
-    x = x * size[..., None].to(x.dtype)
+    dtype, x = x.dtype, x * size[..., None]  # of float32, as size is
     rows = target[..., None].expand(-1, -1, x.shape[2])
     x = x.scatter_add(1, rows, take_rows(x, source))
     size = size.scatter_add(1, target, size.gather(1, source))
-    x = x / size[..., None].to(x.dtype)
+    x = (x / size[..., None]).to(dtype)
     return take_rows(x, kept), size.gather(1, kept)
 
 

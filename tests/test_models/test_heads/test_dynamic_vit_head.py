@@ -1,6 +1,8 @@
 # Copyright (c) mmcropr contributors.
 """Formulas and gradients are checked in test_zoo_vectors.py; here: that they
 reach the models of every task, with and without a teacher."""
+import copy
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -111,6 +113,13 @@ def test_teacher(teacher):
     assert not teacher.training
     for one, two in zip(teacher.parameters(), before):
         assert one.equal(two) and not one.requires_grad
+
+
+def test_the_copy_of_an_ema_has_the_same_teacher(teacher):
+    model = build(model_cfg(auxiliary=teacher))
+    ours, theirs = (m.head.auxiliary.teacher.model
+                    for m in (model, copy.deepcopy(model)))
+    assert ours is theirs
 
 
 def test_a_student_like_its_teacher_has_nothing_to_learn(teacher):

@@ -97,6 +97,15 @@ def test_evaluation_goes_by_masks_as_long_as_training_does(reference):
     assert torch.equal(masks[-1], wanted[1][-1])
 
 
+def test_probabilities_that_an_ema_writes(reference):
+    """It writes into .data, which leaves no trace, and then evaluates."""
+    head = detector(*reference).panoptic_head.train()
+    assert head._probs() == [1.] * 3
+    head.attn_mask_probs.data.copy_(torch.zeros(3))
+    head.eval()
+    assert head._probs() == [0.] * 3
+
+
 def test_images_off_the_patch_size(reference):
     """Masks lie on the pixels of the image, not of its padding."""
     model = detector(*reference).eval()
