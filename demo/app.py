@@ -31,9 +31,13 @@ class Demo:
     Args:
         models: Config and checkpoint by the name that the page shows.
         device: To run on.
+        trust: Whether to read checkpoints that can run code.
     """
 
-    def __init__(self, models: Dict[str, Model], device: str = 'cpu') -> None:
+    def __init__(self,
+                 models: Dict[str, Model],
+                 device: str = 'cpu',
+                 trust: bool = False) -> None:
         if not models:
             raise ValueError(
                 'no model to show: demo/models is empty; give one or more by '
@@ -42,12 +46,13 @@ class Demo:
             if not isinstance(backbone_of(cfg).get('reducer'), dict):
                 raise ValueError(f'{name} has not one reducer, whose share '
                                  'the page could change.')
-        self.models, self.device = models, device
+        self.models, self.device, self.trust = models, device, trust
         self._pair = lru_cache(maxsize=4)(self._build)
 
     def _build(self, name: str, tpr: float) -> Tuple[Predictor, Predictor]:
         cfg, checkpoint = self.models[name]
-        pruned = Predictor(with_tpr(cfg, tpr), checkpoint, self.device)
+        pruned = Predictor(with_tpr(cfg, tpr), checkpoint, self.device,
+                           self.trust)
         return pruned, pruned.without_pruning()
 
     def __call__(self, path: str, name: str,
@@ -124,6 +129,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--port', type=int, default=7860)
     parser.add_argument('--device', default='cpu')
     parser.add_argument(
+        '--trust-checkpoint', action='store_true',
+        help='load checkpoints that can run code, from a source you trust')
+    parser.add_argument(
         '--debug', action='store_true', help='show where an error is from')
     return parser.parse_args()
 
@@ -144,7 +152,7 @@ def main() -> None:
                              'rename one.')
         if not args.model:
             models = {name: resolve(name) for name in names()}
-        demo = Demo(models, args.device)
+        demo = Demo(models, args.device, args.trust_checkpoint)
         check_port(args.port)
         build_page(demo).launch(server_name=HOST, server_port=args.port)
 

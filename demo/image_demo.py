@@ -42,6 +42,9 @@ def parse_args() -> argparse.Namespace:
         'which the median counts (video: 1)')
     parser.add_argument('--device', default='cpu')
     parser.add_argument(
+        '--trust-checkpoint', action='store_true',
+        help='load checkpoints that can run code, from a source you trust')
+    parser.add_argument(
         '--debug', action='store_true', help='show where an error is from')
     args = parser.parse_args()
     if args.runs < 1:
@@ -215,7 +218,8 @@ def main() -> None:
         if not backbone_of(cfg).get('reducer'):
             raise ValueError(f'the backbone of {args.config} has no reducer: '
                              'there is no pruning to show.')
-        pruned = Predictor(cfg, checkpoint, args.device)
+        pruned = Predictor(cfg, checkpoint, args.device,
+                           args.trust_checkpoint)
         plain = pruned.without_pruning()
         failed: List[str] = []
         if args.source.suffix.lower() in VIDEOS:

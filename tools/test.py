@@ -65,7 +65,7 @@ def parse_args() -> argparse.Namespace:
 
 def set_visualization(cfg: Config, args: argparse.Namespace) -> None:
     """Make the host's visualization hook draw what --show(-dir) ask for."""
-    hook = cfg.default_hooks.get('visualization')
+    hook = cfg.get('default_hooks', {}).get('visualization')
     if hook is None:
         raise ValueError(
             '--show and --show-dir draw by the visualization hook of the '
@@ -83,6 +83,10 @@ def set_visualization(cfg: Config, args: argparse.Namespace) -> None:
             hook.test_out_dir = args.show_dir
         elif hook.type == 'VisualizationHook':
             hook.out_dir = args.show_dir
+        elif 'visualizer' not in cfg:
+            raise ValueError(
+                "--show-dir needs visualizer=dict(type='SegLocalVisualizer', "
+                "vis_backends=[dict(type='LocalVisBackend')]) in the config")
         else:
             cfg.visualizer.save_dir = args.show_dir
 

@@ -2,7 +2,7 @@
 import logging
 import math
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, Iterable
 
 import torch
 from mmengine.logging import print_log
@@ -86,8 +86,19 @@ def _check_most(model: nn.Module, shapes: Dict[str, torch.Size],
             f'{what} gives {len(fit)} of the {len(backbone)} weights of the '
             'backbone; the others would start at random. It has '
             f'{", ".join(list(shapes)[:3]) or "nothing"}, ...; the model has '
-            f'{", ".join(list(backbone)[:3])}, ... For weights of a ViT alone '
-            "use the backbone's pretrained='FILE'.")
+            f'{", ".join(list(backbone)[:3])}, ... ' + (
+                other_vit(shapes) or 'For weights of a ViT alone '
+                "use the backbone's pretrained='FILE'."))
+
+
+def other_vit(names: Iterable[str]) -> str:
+    """What to do with weights of a ViT that is mmseg's or mmpretrain's own;
+    nothing for other names."""
+    if not any('patch_embed.projection.' in name for name in names):
+        return ''
+    return ("These are names of mmseg's or mmpretrain's own ViT, which has "
+            "others: give the backbone pretrained=True for timm's weights, "
+            "or pretrained='FILE' with a file of timm, MAE or EVA.")
 
 
 def check_start(model: nn.Module, path: str) -> None:

@@ -181,7 +181,7 @@ def check_resume(checkpoint: Any, path: str, cfg: Config) -> bool:
             raise ValueError(
                 f'nothing is left to train after {where}, but the config has '
                 f'changed since: {shown}. Train anew in another --work-dir, '
-                'or train longer.')
+                f'with --cfg-options load_from={path} to begin there.')
         print_log(f'nothing is left to train: {where} is the end', 'current')
         return False
     if changes:

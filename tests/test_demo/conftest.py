@@ -1,4 +1,5 @@
 # Copyright (c) mmcropr contributors.
+import os
 import sys
 from pathlib import Path
 
@@ -11,6 +12,24 @@ from tests.utils import ROOT
 
 NAME = 'cropr/cropr-tpr78_digits-eva_linear_1xb32-4e_digits-scenes-96x96.py'
 sys.path.insert(0, str(ROOT / 'demo'))
+
+
+class Evil:
+    """Makes a folder when it is read."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.makedirs, (str(self.folder), 0o777, True)
+
+
+@pytest.fixture
+def evil(trained, tmp_path) -> tuple:
+    """The same with a checkpoint that runs code, and what that makes."""
+    content, path = torch.load(trained[1]), tmp_path / 'evil.pth'
+    torch.save(dict(content, evil=Evil(tmp_path / 'made')), path)
+    return trained[0], str(path), tmp_path / 'made'
 
 
 @pytest.fixture(scope='session')

@@ -56,6 +56,16 @@ def test_bad_images(demo, tmp_path):
             demo(path, 'digits', .5)
 
 
+def test_checkpoints_are_data(evil, image):
+    config, checkpoint, made = evil
+    models = dict(digits=(Config.fromfile(config), checkpoint))
+    with pytest.raises(ValueError, match='holds more than data'):
+        app.Demo(models)(image, 'digits', .5)
+    assert not made.exists()
+    app.Demo(models, trust=True)(image, 'digits', .5)
+    assert made.exists()
+
+
 def test_models_that_do_not_fit(trained):
     with pytest.raises(ValueError, match='no model to show'):
         app.Demo({})

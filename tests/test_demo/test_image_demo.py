@@ -44,6 +44,18 @@ def test_a_folder_goes_on_past_a_broken_image(trained, digits, tmp_path,
     assert mmcv.imread(str(out / 'a.png')).shape[1] > 1000
 
 
+def test_checkpoints_are_data(evil, digits, tmp_path, monkeypatch, capsys):
+    config, checkpoint, made = evil
+    image = sorted((digits / 'images/val').iterdir())[0]
+    args = (image, config, checkpoint, '--runs', 1, '--out')
+    with pytest.raises(SystemExit):
+        run(monkeypatch, *args, tmp_path / 'no')
+    assert 'give --trust-checkpoint' in capsys.readouterr().err
+    assert not made.exists()
+    run(monkeypatch, *args, tmp_path / 'yes', '--trust-checkpoint')
+    assert made.exists() and list((tmp_path / 'yes').iterdir())
+
+
 def legends(pair, *predictors) -> list:
     """Labels and colours of both, left and right."""
     below = demo.draw('x', pair, *predictors).subfigs[1]

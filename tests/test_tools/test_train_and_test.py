@@ -1,5 +1,6 @@
 # Copyright (c) mmcropr contributors.
 """The command line tools, as users start them."""
+import argparse
 import json
 import os
 import sys
@@ -38,6 +39,19 @@ def test_train_then_test(config, tmp_path):
     assert len(list((tmp_path / 'test/pruning_maps').glob('*.png'))) == 4
     assert len(list((tmp_path / 'show').rglob('*.png'))) == 4
     assert (tmp_path / 'out.pkl').stat().st_size > 0
+
+
+@pytest.mark.parametrize('missing, message', [
+    ('default_hooks', 'default_hooks of the config has none'),
+    ('visualizer', '--show-dir needs visualizer=')])
+def test_pictures_that_nothing_draws(config, missing, message):
+    cfg, tool = Config.fromfile(config), load_tool('test.py')
+    cfg.setdefault('default_hooks', {})['visualization'] = dict(
+        type='SegVisualizationHook')
+    cfg.pop(missing, None)
+    args = argparse.Namespace(show=False, show_dir='x')
+    with pytest.raises(ValueError, match=message):
+        tool.set_visualization(cfg, args)
 
 
 def test_train_then_test_a_detector(digits, tmp_path):

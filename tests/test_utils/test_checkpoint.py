@@ -48,6 +48,16 @@ def test_foreign_file(segmentor, tmp_path, kind):
         check_init(segmentor)
 
 
+def test_weights_of_a_vit_of_the_host(segmentor, tmp_path):
+    vit = MODELS.build(dict(
+        type='VisionTransformer', img_size=96, embed_dims=32, num_layers=2,
+        num_heads=2))
+    state = {f'backbone.{k}': v for k, v in vit.state_dict().items()}
+    start(segmentor, tmp_path / 'x.pth', state)
+    with pytest.raises(ValueError, match="names of mmseg's or mmpretrain's"):
+        check_init(segmentor)
+
+
 def test_plain_detector_for_a_wrapped_one(digits, tmp_path):
     init_default_scope('mmdet')
     model = MODELS.build(tiny_detector_config(digits, tmp_path).model)

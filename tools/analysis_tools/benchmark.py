@@ -53,7 +53,7 @@ def dtype_is_half(name: str) -> bool:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=' '.join(__doc__.split()))
     parser.add_argument('configs', nargs='*', metavar='CONFIG')
     parser.add_argument(
         '--table', choices=[*TABLES, *CURVES],
@@ -75,7 +75,8 @@ def make_parser() -> argparse.ArgumentParser:
         help='image size in pixels (of a table: its own)')
     parser.add_argument('--batch', type=int, help='default: 1, of a table its '
                         'own, or 2 if --small')
-    parser.add_argument('--device', choices=['cpu', 'cuda'], default='cuda')
+    parser.add_argument('--device', choices=['cpu', 'cuda'], default='cuda',
+                        help='default: cuda')
     parser.add_argument('--dtype', choices=DTYPES, default='float32')
     parser.add_argument(
         '--whole', action='store_true',

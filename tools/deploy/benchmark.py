@@ -141,7 +141,7 @@ def measure_config(args: argparse.Namespace) -> List[Dict[str, Any]]:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=' '.join(__doc__.split()))
     parser.add_argument('files', nargs='*', type=Path, metavar='FILE')
     parser.add_argument(
         '--config', help='time a config, written to every format, instead of '

@@ -11,6 +11,7 @@ from timm.models import load_pretrained as timm_load_pretrained
 from timm.models import load_state_dict as timm_load_state_dict
 from torch import Tensor, nn
 
+from mmcropr.utils.checkpoint import other_vit
 from mmcropr.utils.loading import load_file
 
 from .arch import trunk_class
@@ -133,8 +134,9 @@ def check(state: StateDict,
             f'{source} is no checkpoint of this model: {len(core)} weights of '
             f'blocks and embeddings are missing ({_some(core)}), '
             f'{len(misshapen)} have another shape ({_some(misshapen)}), '
-            f'{len(unexpected)} are unknown ({_some(unexpected)}). Compare '
-            'arch, patch_size and in_channels with the model it comes from.')
+            f'{len(unexpected)} are unknown ({_some(unexpected)}). ' + (
+                other_vit(state) or 'Compare arch, patch_size and in_channels '
+                'with the model it comes from.'))
     num_loaded = len(expected) - len(missing)
     print_log(
         f'{source}: loaded {num_loaded} of {len(expected)} weights; missing: '

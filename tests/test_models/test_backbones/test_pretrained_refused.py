@@ -73,6 +73,10 @@ OTHER: Dict[str, Tuple[str, Write]] = dict(
     layer_scale=(r'blocks\.0\.ls1\.gamma', with_layer_scale),
     unknown_layout=(r'1 are unknown \(teacher', lambda path: torch.save(
         {'teacher': {'a': torch.zeros(1)}}, path)),
+    of_a_host=("names of mmseg's or mmpretrain's own ViT.*pretrained=True",
+               lambda path: torch.save({
+                   'layers.0.ln1.weight': torch.zeros(32),
+                   'patch_embed.projection.bias': torch.zeros(32)}, path)),
     in_channels=(r'proj.weight \(32, 1, 16, 16\) for \(32, 3, 16, 16\)',
                  lambda path: torch.save(source(in_channels=1), path))
 )  # yapf: disable
