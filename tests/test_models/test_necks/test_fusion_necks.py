@@ -155,6 +155,8 @@ def test_exits_of_other_classes():
     maps = FeatureMaps([torch.rand(1, 32, 6, 5), torch.rand(1, 5, 6, 5)])
     with pytest.raises(ValueError, match='DToPNeck., num_classes=4'):
         head(maps)
+    with pytest.raises(ValueError, match='export the whole model'):
+        head((maps[0], maps[1][:, :4]))  # as of an exported encoder
 
 
 @pytest.mark.parametrize('name', NECKS)
