@@ -73,6 +73,14 @@ def set_visualization(cfg: Config, args: argparse.Namespace) -> None:
             "visualization=dict(type='SegVisualizationHook') for mmseg, "
             "'DetVisualizationHook' for mmdet or 'VisualizationHook' for "
             'mmpretrain.')
+    if 'visualizer' not in cfg:  # that of mmengine would draw nothing
+        kind = {
+            'SegVisualizationHook': 'SegLocalVisualizer',
+            'DetVisualizationHook': 'DetLocalVisualizer'
+        }.get(hook.type, 'UniversalVisualizer')
+        raise ValueError(
+            f"--show and --show-dir need visualizer=dict(type='{kind}', "
+            "vis_backends=[dict(type='LocalVisBackend')]) in the config")
     # mmpretrain's hook has a name of its own for it
     hook['enable' if hook.type == 'VisualizationHook' else 'draw'] = True
     hook.setdefault('interval', 1)  # mmseg would draw every 50th batch
@@ -83,10 +91,6 @@ def set_visualization(cfg: Config, args: argparse.Namespace) -> None:
             hook.test_out_dir = args.show_dir
         elif hook.type == 'VisualizationHook':
             hook.out_dir = args.show_dir
-        elif 'visualizer' not in cfg:
-            raise ValueError(
-                "--show-dir needs visualizer=dict(type='SegLocalVisualizer', "
-                "vis_backends=[dict(type='LocalVisBackend')]) in the config")
         else:
             cfg.visualizer.save_dir = args.show_dir
 

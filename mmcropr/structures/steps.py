@@ -282,8 +282,9 @@ class Mix(Step):
     def absorb(self, step: Step) -> bool:
         if not isinstance(step, Mix):
             return False
+        dtype = torch.promote_types(step.weights.dtype, self.weights.dtype)
         with without_autocast(self.weights):
-            self.weights = step.weights @ self.weights
+            self.weights = step.weights.to(dtype) @ self.weights.to(dtype)
         self.index = step.index
         return True
 

@@ -92,13 +92,14 @@ def _check_most(model: nn.Module, shapes: Dict[str, torch.Size],
 
 
 def other_vit(names: Iterable[str]) -> str:
-    """What to do with weights of a ViT that is mmseg's or mmpretrain's own;
-    nothing for other names."""
+    """What to do with weights of a transformer of the hosts; nothing for
+    other names."""
     if not any('patch_embed.projection.' in name for name in names):
         return ''
-    return ("These are names of mmseg's or mmpretrain's own ViT, which has "
-            "others: give the backbone pretrained=True for timm's weights, "
-            "or pretrained='FILE' with a file of timm, MAE or EVA.")
+    return ("The file has names of a transformer of mmseg, mmpretrain or "
+            "mmdet, CroprViT has timm's: give the backbone pretrained=True "
+            "for timm's weights, or pretrained='FILE' with a file of timm, "
+            'MAE or EVA.')
 
 
 def check_start(model: nn.Module, path: str) -> None:

@@ -182,15 +182,18 @@ def check_resume(checkpoint: Any, path: str, cfg: Config) -> bool:
                 f'nothing is left to train after {where}, but the config has '
                 f'changed since: {shown}. Train anew in another --work-dir, '
                 f'with --cfg-options load_from={path} to begin there.')
-        print_log(f'nothing is left to train: {where} is the end', 'current')
+        print_log(
+            f'nothing is left to train: {where} is the end; to train on from '
+            f'it, start anew with load_from={path}', 'current')
         return False
     if changes:
         kept = any(
-            change.startswith(('optim_wrapper', 'param_scheduler'))
+            change.startswith(('optim_wrapper', 'param_scheduler',
+                               'train_cfg.max_'))
             for change in changes)
         print_log(
             f'going on from {where} with a changed config: {shown}' +
-            ('. Learning rates and weight decays stay those of the '
-             'checkpoint; for new ones start anew with load_from'
+            ('. Learning rates, their schedule and weight decays stay those '
+             'of the checkpoint; for new ones start anew with load_from'
              if kept else ''), 'current', logging.WARNING)
     return True

@@ -41,17 +41,19 @@ def test_train_then_test(config, tmp_path):
     assert (tmp_path / 'out.pkl').stat().st_size > 0
 
 
-@pytest.mark.parametrize('missing, message', [
-    ('default_hooks', 'default_hooks of the config has none'),
-    ('visualizer', '--show-dir needs visualizer=')])
-def test_pictures_that_nothing_draws(config, missing, message):
+@pytest.mark.parametrize('missing, hook, message', [
+    ('default_hooks', 'SegVisualizationHook', 'of the config has none'),
+    ('visualizer', 'SegVisualizationHook', "need .*'SegLocalVisualizer'"),
+    ('visualizer', 'DetVisualizationHook', "need .*'DetLocalVisualizer'"),
+    ('visualizer', 'VisualizationHook', "need .*'UniversalVisualizer'")])
+def test_pictures_that_nothing_draws(config, missing, hook, message):
     cfg, tool = Config.fromfile(config), load_tool('test.py')
-    cfg.setdefault('default_hooks', {})['visualization'] = dict(
-        type='SegVisualizationHook')
+    cfg.setdefault('default_hooks', {})['visualization'] = dict(type=hook)
     cfg.pop(missing, None)
-    args = argparse.Namespace(show=False, show_dir='x')
-    with pytest.raises(ValueError, match=message):
-        tool.set_visualization(cfg, args)
+    for options in (dict(show=False, show_dir='x'),
+                    dict(show=True, show_dir=None, wait_time=1)):
+        with pytest.raises(ValueError, match=message):
+            tool.set_visualization(cfg, argparse.Namespace(**options))
 
 
 def test_train_then_test_a_detector(digits, tmp_path):

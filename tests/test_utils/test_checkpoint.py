@@ -54,7 +54,7 @@ def test_weights_of_a_vit_of_the_host(segmentor, tmp_path):
         num_heads=2))
     state = {f'backbone.{k}': v for k, v in vit.state_dict().items()}
     start(segmentor, tmp_path / 'x.pth', state)
-    with pytest.raises(ValueError, match="names of mmseg's or mmpretrain's"):
+    with pytest.raises(ValueError, match="names of a transformer of mmseg"):
         check_init(segmentor)
 
 

@@ -62,11 +62,14 @@ def test_what_may_change():
     assert not find_changes({}, now)  # not known
 
 
-def test_finished():
+def test_finished(capsys):
     old = content(config(), epoch=2)
     assert is_finished(old['meta'], config())
     assert not check_resume(old, 'x.pth', config())
+    assert 'the end; to train on from it, start anew with load_from=x.pth' in (
+        capsys.readouterr().out)
     assert check_resume(old, 'x.pth', config(**{'train_cfg.max_epochs': 3}))
+    assert 'rates, their schedule and' in capsys.readouterr().out
     with pytest.raises(ValueError, match='nothing is left.*rate: 8 -> 4'):
         check_resume(old, 'x.pth',
                      config(**{'model.backbone.reducer.rate': 4}))

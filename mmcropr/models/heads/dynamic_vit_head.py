@@ -86,7 +86,7 @@ class Teacher:
         self._loaded = False
 
     def __deepcopy__(self, memo: dict) -> 'Teacher':
-        """Itself: it never changes, so the copy of an EMA shares it."""
+        """Itself: one teacher serves all copies, as that of an EMA."""
         return self
 
     @property

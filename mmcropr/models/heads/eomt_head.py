@@ -197,13 +197,14 @@ class EoMTHead(Mask2FormerHead):
         return list(classes), list(masks)
 
     def train(self, mode: bool = True) -> 'EoMTHead':
-        self._read_probs = None
+        if mode != self.training:
+            self._read_probs = None
         return super().train(mode)
 
     def _probs(self) -> List[float]:
         """``attn_mask_probs`` as numbers, read again when they have changed
-        and behind :meth:`train`, as an EMA changes them unseen: a GPU has to
-        be waited for."""
+        and between training and evaluation, where an EMA changes them unseen:
+        a GPU has to be waited for."""
         probs = self.attn_mask_probs
         key = (probs.data_ptr(), probs._version)
         if self._read_probs is None or self._read_probs[0] != key:

@@ -14,7 +14,8 @@ from .query_draws import QueryDraws
 
 
 @lru_cache(maxsize=16)
-def _on_device(weights: Tuple[float, ...], device: torch.device) -> Tensor:
+def class_weights_on(weights: Tuple[float, ...],
+                     device: torch.device) -> Tensor:
     """Copied once, not in every module and iteration."""
     return torch.tensor(weights, device=device)
 
@@ -176,5 +177,5 @@ class CroprSegHead(PatchHead):
         if getattr(loss, 'use_sigmoid', True) or len(
                 weights) != self.num_classes:
             return None
-        weights = _on_device(tuple(weights), targets.device)
+        weights = class_weights_on(tuple(weights), targets.device)
         return (weights[torch.where(there, targets, 0)] * there).sum()

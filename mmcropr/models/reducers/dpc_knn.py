@@ -90,15 +90,15 @@ class DPCKNN(TokenReducer):
         count = length - state.num_prefix
         centres, clusters = density_peaks(patches, count, self.num_neighbours,
                                           self.jitter(patches))
-        weights = torch.ones_like(patches[..., :1])
+        values = at_least_float32(patches)  # half precision cannot count
+        weights = torch.ones_like(values[..., :1])
         if self.score is not None:
             weights = at_least_float32(self.score(patches)).exp()
         shape = (patches.shape[0], count)
         total = weights.new_zeros(*shape, 1).scatter_add(
             1, clusters[..., None], weights) + 1e-6
         share = weights / total.gather(1, clusters[..., None])
-        merged = patches.new_zeros(*shape, patches.shape[2]).scatter_add(
-            1, clusters[..., None].expand_as(patches),
-            (patches * share).to(patches.dtype))
-        state.merge(merged, clusters, centres)
+        merged = values.new_zeros(*shape, values.shape[2]).scatter_add(
+            1, clusters[..., None].expand_as(values), values * share)
+        state.merge(merged.to(patches.dtype), clusters, centres)
         return state

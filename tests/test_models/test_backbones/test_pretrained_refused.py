@@ -73,7 +73,7 @@ OTHER: Dict[str, Tuple[str, Write]] = dict(
     layer_scale=(r'blocks\.0\.ls1\.gamma', with_layer_scale),
     unknown_layout=(r'1 are unknown \(teacher', lambda path: torch.save(
         {'teacher': {'a': torch.zeros(1)}}, path)),
-    of_a_host=("names of mmseg's or mmpretrain's own ViT.*pretrained=True",
+    of_a_host=("names of a transformer of mmseg, .*pretrained=True",
                lambda path: torch.save({
                    'layers.0.ln1.weight': torch.zeros(32),
                    'patch_embed.projection.bias': torch.zeros(32)}, path)),

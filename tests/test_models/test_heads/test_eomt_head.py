@@ -106,6 +106,18 @@ def test_probabilities_that_an_ema_writes(reference):
     assert head._probs() == [0.] * 3
 
 
+def test_probabilities_are_read_once(reference, monkeypatch):
+    """Loops that count iterations call train() in each; what is on a GPU
+    has to be waited for."""
+    head, reads = detector(*reference).panoptic_head.train(), []
+    read = torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, 'tolist',
+                        lambda x: reads.append(x) or read(x))
+    for _ in range(3):
+        head.train()._probs()
+    assert len(reads) == 1
+
+
 def test_images_off_the_patch_size(reference):
     """Masks lie on the pixels of the image, not of its padding."""
     model = detector(*reference).eval()

@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+from mmcropr.models import CroprViT
 from mmcropr.models.reducers.dpc_knn import DPCKNN
 from mmcropr.models.reducers.patch_merger import PatchMerger
 from mmcropr.models.reducers.sit import SiT
 from mmcropr.models.reducers.tome import Matching, merge_tokens
-from tests.contract import build, images
+from tests.contract import ARCHS, SIZE, build, images
 from tests.utils import make_state
 
 HALF = torch.float16
@@ -46,15 +47,31 @@ def test_a_patch_without_a_share():
     torch.testing.assert_close(full[0], share.T @ state.patches[0])
 
 
-@pytest.mark.parametrize('kind', [PatchMerger, SiT])
-def test_weights_of_models_in_half_precision(kind):
-    """A share may be smaller than any number of half precision."""
+@pytest.mark.parametrize('first, second', [
+    ('PatchMerger', 'Sinkhorn'), ('Sinkhorn', 'PatchMerger'),
+    ('SiT', 'Sinkhorn')])
+def test_two_precisions_of_mixtures(first, second):
+    """Sinkhorn's weights are float32 in any model."""
+    model = CroprViT(ARCHS['vit'], img_size=SIZE, patch_size=16, reducer=[
+        dict(type=f'mmcropr.{first}', modules=[0], keep=[12]),
+        dict(type=f'mmcropr.{second}', modules=[1], keep=[6])]).double()
+    assert model.eval()(images().double())[0].dtype == torch.float64
+
+
+@pytest.mark.parametrize('kind, scale', [
+    (PatchMerger, 50.), (SiT, nn.Parameter(torch.tensor(50.)))])
+def test_weights_of_models_in_half_precision(kind, scale):
+    """A share may be smaller than any number of float16."""
     torch.manual_seed(0)
-    mixer = kind(256, 4).to(torch.bfloat16)
-    patches = torch.randn(1, 64, 256).to(torch.bfloat16) * 9
+    mixer = kind(256, 4)
+    mixer.scale = scale
+    mixer.to(HALF)
+    patches = torch.randn(1, 64, 256).to(HALF)
     with torch.no_grad():
         mixed, weights = mixer.mix(patches)
-    assert weights.dtype == torch.float32 and mixed.dtype == torch.bfloat16
+    assert weights.dtype == torch.float32 and mixed.dtype == HALF
+    small = weights[weights > 0].min()
+    assert small.to(HALF) == 0, 'nothing is too small'
 
 
 def test_sums_of_merged_tokens():
@@ -80,6 +97,20 @@ def test_scores_of_clusters():
     state.x, reducer.score = state.x.to(HALF), Score()
     reducer(state, 6)
     assert state.x.dtype == HALF and torch.isfinite(state.x).all()
+
+
+@pytest.mark.parametrize('dtype', [HALF, torch.bfloat16])
+def test_clusters_of_many(dtype, monkeypatch):
+    """Ones added up one by one end at 2048 in float16 and at 256 in
+    bfloat16: a device that adds so must not be given them."""
+    state, reducer, seen = make_state(), DPCKNN(4, weighted=False).eval(), []
+    plain = torch.Tensor.scatter_add
+    monkeypatch.setattr(
+        torch.Tensor, 'scatter_add', lambda x, *args: seen.append(x.dtype) or
+        plain(x, *args))
+    state.x = state.x.to(dtype)
+    reducer(state, 6)
+    assert state.x.dtype == dtype and set(seen) == {torch.float32}
 
 
 @pytest.mark.parametrize('options', [dict(rate=0), dict(keep=[20, 20])])
