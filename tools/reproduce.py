@@ -94,7 +94,8 @@ def scale_of(args: argparse.Namespace) -> Scale:
 
 
 def check_folder(folder: Path, facts: Dict[str, Any], other: bool) -> None:
-    """Remember what a folder is of.
+    """Remember what the runs of a folder are of; what an attempt without a
+    run said is forgotten.
 
     Args:
         folder: Of runs.
@@ -106,7 +107,7 @@ def check_folder(folder: Path, facts: Dict[str, Any], other: bool) -> None:
             if something else differs.
     """
     path = folder / 'run.json'
-    if path.exists():
+    if path.exists() and any(part.is_dir() for part in folder.iterdir()):
         old = json.loads(path.read_text())
         changed = [key for key in facts if old.get(key) != facts[key]
                    and not (other and key == 'commit')]
@@ -120,6 +121,47 @@ def check_folder(folder: Path, facts: Dict[str, Any], other: bool) -> None:
     write_json(path, facts)
 
 
+def check_first(args: argparse.Namespace, rows: Sequence[Row]) -> None:
+    """What can be said before anything is made, written or trained.
+
+    Raises:
+        ValueError: If the config of the rows or of one of their starts cannot
+            be read, or data of another scale are in their place.
+    """
+    task, names = TASKS[TABLES[args.table].task], []
+    if args.start is None:
+        for pool in sorted({row.pool for row in rows}):
+            names += task.starts_of(pool)
+    for name in dict.fromkeys([task.fine_tuning, *names]):
+        try:
+            cfg = base_config(name, scale_of(args), args.data)
+        except Exception as error:  # a config is code
+            raise ValueError(f'configs/no_pruning/{name} cannot be used: '
+                             f'{type(error).__name__}: {error}') from error
+        has_data(cfg)
+
+
+def has_data(cfg: Any) -> bool:
+    """Whether the data of a config are there.
+
+    Raises:
+        ValueError: If they are of another scale.
+    """
+    words = shlex.split(cfg.data_command)
+    root = Path(words[2])
+    marker = root / 'digits_scenes.json'
+    if not marker.exists():
+        return False
+    made = json.loads(marker.read_text()).get('arguments', {})
+    there = made.get('num_scenes', {}).get('train', 'unknown')
+    wanted = int(words[words.index('--num-train') + 1])
+    if there != wanted:
+        raise ValueError(
+            f'{root} has {there} training scenes, and this scale trains '
+            f'on {wanted}: give another --data, or remove {root}')
+    return True
+
+
 def make_data(cfg: Any) -> None:
     """Run the command of a config that makes its data, on all cores; does
     nothing where they are there.
@@ -127,18 +169,10 @@ def make_data(cfg: Any) -> None:
     Raises:
         ValueError: If data of another scale are there, or it fails.
     """
+    if has_data(cfg):
+        return
     words = shlex.split(cfg.data_command)
     root = Path(words[2])
-    marker = root / 'digits_scenes.json'
-    if marker.exists():
-        made = json.loads(marker.read_text()).get('arguments', {})
-        there = made.get('num_scenes', {}).get('train', 'unknown')
-        wanted = int(words[words.index('--num-train') + 1])
-        if there != wanted:
-            raise ValueError(
-                f'{root} has {there} training scenes, and this scale trains '
-                f'on {wanted}: give another --data, or remove {root}')
-        return
     words = [sys.executable, str(ROOT / words[1]), *words[2:], '--jobs',
              str(cores())]
     print(f'making {root}', flush=True)
@@ -299,6 +333,7 @@ def plan(args: argparse.Namespace
 def reproduce(args: argparse.Namespace) -> bool:
     """Everything; whether all rows have ended well."""
     folder, rows, chosen = plan(args)
+    check_first(args, chosen)
     lock = claim_folder(folder)
     task = TASKS[TABLES[args.table].task]  # each start makes its own data
     facts = dict(

@@ -57,6 +57,7 @@ def test_they_build(text, tmp_path):
     hooks = cfg.default_hooks
     wanted = set(re.findall(r"(\w+)=dict\(type='mmcropr\.\w+Hook'",
                             text + in_all))
-    assert {'curriculum', 'model_check'} <= wanted <= set(hooks), (
+    assert {'curriculum', 'model_check', 'token_log',
+            'finite_loss'} <= wanted <= set(hooks), (
         'a later default_hooks has dropped those of an earlier one')
     assert 'timer' in hooks, 'hooks of the host are gone'

@@ -282,7 +282,10 @@ def test_bad_arguments(words, message, capsys, tmp_path):
 
 def test_folder_of_another_commit(tmp_path):
     facts = dict(commit='a', scale='tiny')
+    # As an attempt left it that ended before its first run
+    reproduce.check_folder(tmp_path, dict(commit='0', scale='small'), False)
     reproduce.check_folder(tmp_path, facts, False)
+    (tmp_path / 'random-seed0').mkdir()
     reproduce.check_folder(tmp_path, facts, False)
     with pytest.raises(ValueError, match='commit a .now b.*--other-commit'):
         reproduce.check_folder(tmp_path, dict(facts, commit='b'), False)

@@ -243,7 +243,39 @@ def test_data_of_another_scale(ready, digits, tmp_path, capsys):
         reproduce.main([*ready, '--data', str(data)])
     assert ('has 6000 training scenes, and this scale trains on 3000: give '
             'another --data') in capsys.readouterr().err
-    assert not (tmp_path / 'out/tiny/seg/random-seed0').exists()
+    assert not (tmp_path / 'out').exists()
+
+
+def test_data_of_a_start_of_another_scale(digits, tmp_path, monkeypatch,
+                                          capsys):
+    """Said before the starts ahead of it are trained."""
+    monkeypatch.setattr(reproduce, 'make_data', None)
+    link_data(digits, tmp_path / 'data/digits_photos_cluttered', 5)
+    with pytest.raises(SystemExit):
+        reproduce.main(['--table', 'seg', '--out', str(tmp_path / 'out'),
+                        '--data', str(tmp_path / 'data')])
+    assert 'cluttered has 5 training scenes' in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('start', [False, True])
+def test_a_config_that_cannot_be_read(start, ready, tmp_path, monkeypatch,
+                                      capsys):
+    folder = tmp_path / 'no_pruning'
+    shutil.copytree(settings.NONE, folder)
+    shutil.copytree(ROOT / 'configs/_base_', tmp_path / '_base_')
+    task = settings.TASKS['seg']
+    name = task.starts[-1] if start else task.fine_tuning
+    with open(folder / name, 'a') as file:
+        file.write('x = (\n')
+    monkeypatch.setattr(settings, 'NONE', folder)
+    monkeypatch.setattr(reproduce, 'make_data', None)
+    with pytest.raises(SystemExit):
+        reproduce.main(ready[:-2] if start else ready)
+    said = capsys.readouterr()
+    assert f'{name} cannot be used: SyntaxError' in said.err
+    assert said.err.count('\n') == 1 and not said.out
+    assert not (tmp_path / 'out').exists()
 
 
 def test_data_are_drawn_on_all_cores(tmp_path, capsys):
